@@ -1,0 +1,55 @@
+# Two commands prove the program on a fresh machine with Python 3.11 or newer: make demo, make test.
+# Neither needs a network beyond the package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Idle OpenMP threads that spin double the CPU time of small models.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint types format reference benchmarks clean
+
+demo: .venv/installed
+	$(BIN)/forecast train metro-traffic --register metro-traffic --alias champion
+	$(BIN)/forecast predict models:/metro-traffic@champion metro-traffic --out next-day.csv
+	@echo
+	@head -4 next-day.csv
+	@echo "...  the next day, hour by hour: $(CURDIR)/next-day.csv"
+	@echo
+	$(BIN)/forecast registry list
+
+test: .venv/test
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev
+	$(BIN)/pyright
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# cli/REFERENCE.md and cli/completions are written by the program itself and held to it by a test.
+reference: .venv/test
+	$(BIN)/python benchmarks/write_reference.py
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "forecast needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/test: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ .venv/installed
+
+.venv/dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/test .venv/installed
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis next-day.csv

@@ -1,0 +1,36 @@
+"""Forecasting with transformers: tables behind one command and one artefact.
+
+```python
+import forecast
+
+trained = forecast.train("etth1", model="itransformer", horizon=96)
+table = forecast.predict(trained.artefact, "new.csv")   # a polars DataFrame
+model = forecast.load("models:/etth1@champion")         # the forecaster itself
+```
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from forecast.prediction import load, predict
+    from forecast.training import train
+
+_HOMES = {
+    "train": "forecast.training",
+    "predict": "forecast.prediction",
+    "load": "forecast.prediction",
+}
+
+__all__ = ["__version__", "load", "predict", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: the command line asks for the version without paying for torch.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'forecast' has no attribute {name!r}")

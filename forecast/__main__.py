@@ -1,0 +1,5 @@
+"""Let `python -m forecast` be the command."""
+
+from forecast.cli import main
+
+main()

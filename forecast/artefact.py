@@ -1,0 +1,227 @@
+"""A trained forecaster as a folder: weights and arrays in safetensors, everything else in JSON.
+
+```
+weights.safetensors   the model's state
+arrays.safetensors    scaler statistics, and the closed-form baseline that scores stand beside
+forecaster.json       recipe, spec, columns, layout, metrics, versions, sha256 of the two files
+```
+
+There is no pickle and no code in the folder, and loading runs none. A forecaster trained on a GPU
+loads on a CPU. The same training gives the same bytes: nothing here tells the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+import forecast
+from forecast import atomic, recipe
+from forecast.batch import Spec
+from forecast.data.scaling import Scaler
+from forecast.data.tables import Layout
+from forecast.errors import DataError, NotFoundError
+from forecast.models import MODELS, model_info
+from forecast.recipe import Recipe
+
+FORMAT = 1
+_DESCRIPTION = "forecaster.json"
+_WEIGHTS = "weights.safetensors"
+_ARRAYS = "arrays.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecaster:
+    """Hold a trained model and all that forecasting with it needs; nothing is asked again.
+
+    Attributes:
+        model: in evaluation mode, on the CPU after loading.
+        recipe: the resolved recipe it was trained by.
+        spec: the shape of its task.
+        scaler: fitted on its training rows.
+        columns: C names of the variates, in the order of the model.
+        layout: how its table was written; forecasts are written the same way.
+        ridge: (L, H) matrix of the closed-form baseline, or None.
+        data: name, digest and size of the training data.
+        metrics: what was measured when it was trained.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    spec: Spec
+    scaler: Scaler
+    columns: tuple[str, ...]
+    layout: Layout
+    ridge: Tensor | None
+    data: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def build(name: str, config: Any, spec: Spec) -> nn.Module:
+    """Make an untrained model of this name."""
+    model, _ = model_info(name).load()
+    return model(config, spec)
+
+
+def save(folder: Path, forecaster: Forecaster) -> None:
+    """Write the folder; its description comes last, so that a folder that has one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "scaler.mean": torch.from_numpy(forecaster.scaler.mean),
+        "scaler.deviation": torch.from_numpy(forecaster.scaler.deviation),
+    }
+    if forecaster.ridge is not None:
+        arrays["baseline.ridge"] = forecaster.ridge
+    contents = {
+        _WEIGHTS: _bytes(forecaster.model.state_dict()),
+        _ARRAYS: _bytes(arrays),
+    }
+    for name, content in contents.items():
+        atomic.write_bytes(folder / name, content)
+    description = {
+        "format": FORMAT,
+        "model": forecaster.recipe.model,
+        "recipe": forecaster.recipe.to_dict(),
+        "spec": dataclasses.asdict(forecaster.spec),
+        "columns": list(forecaster.columns),
+        "frequency": forecaster.spec.frequency,
+        "layout": dataclasses.asdict(forecaster.layout),
+        "ids": list(forecaster.scaler.ids),
+        "data": forecaster.data,
+        "metrics": forecaster.metrics,
+        "versions": {
+            "forecast": forecast.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "polars": polars.__version__,
+            "python": platform.python_version(),
+        },
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    text = json.dumps(description, indent=2, ensure_ascii=False)
+    atomic.write_bytes(folder / _DESCRIPTION, text.encode())
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Read what a folder says of its forecaster, without the weights.
+
+    Raises:
+        NotFoundError: this is no forecaster's folder.
+        DataError: its description is damaged, or of a format this version does not read.
+    """
+    path = folder / _DESCRIPTION
+    if not path.is_file():
+        raise NotFoundError(
+            f"{folder} holds no trained forecaster: there is no {_DESCRIPTION} in it.",
+            hint="Give the folder that `forecast train` printed, runs:/... or models:/name@alias.",
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"The description is damaged: {error}.", file=str(path)) from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise DataError(
+            f"The artefact has format {found}, and forecast {forecast.__version__} reads format "
+            f"{FORMAT}.",
+            hint="Use the version of forecast that wrote it, or train again.",
+            file=str(path),
+        )
+    return description
+
+
+def load(folder: str | Path) -> Forecaster:
+    """Read a forecaster from its folder.
+
+    Raises:
+        NotFoundError: this is no forecaster's folder.
+        DataError: a file of it is missing, changed or damaged.
+    """
+    folder = Path(folder)
+    description = describe(folder)
+    contents = {name: _checked(folder / name, description) for name in (_WEIGHTS, _ARRAYS)}
+    try:
+        arrays = load_tensors(contents[_ARRAYS])
+        resolved = recipe.from_dict(description["recipe"])
+        spec = Spec(**description["spec"])
+        model = build(resolved.model, resolved.model_config, spec)
+        model.load_state_dict(load_tensors(contents[_WEIGHTS]))
+        return Forecaster(
+            model=model.eval(),
+            recipe=resolved,
+            spec=spec,
+            scaler=Scaler(
+                mean=arrays["scaler.mean"].numpy(),
+                deviation=arrays["scaler.deviation"].numpy(),
+                ids=tuple(description["ids"]),
+            ),
+            columns=tuple(description["columns"]),
+            layout=Layout.from_dict(description["layout"]),
+            ridge=arrays.get("baseline.ridge"),
+            data=description["data"],
+            metrics=description["metrics"],
+        )
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(
+            f"The artefact cannot be put together: {error}.",
+            hint="Fetch or copy it again, or train again.",
+            file=str(folder),
+        ) from error
+
+
+def digest(folder: Path) -> str:
+    """Name the folder's content: the hash of its description, which holds those of the others."""
+    return hashlib.sha256((folder / _DESCRIPTION).read_bytes()).hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Name a model by its weights."""
+    return hashlib.sha256(_bytes(model.state_dict())).hexdigest()
+
+
+def baseline(name: str, forecaster: Forecaster) -> nn.Module | None:
+    """Make a closed-form baseline for the task of a forecaster; None if it would need fitting."""
+    _, config = MODELS[name].load()
+    model = build(name, config(), forecaster.spec)
+    if name == "ridge":
+        if forecaster.ridge is None:
+            return None
+        model.load_state_dict({"weight": forecaster.ridge})
+    return model.eval()
+
+
+def _checked(path: Path, description: dict[str, Any]) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            "The file is missing from the artefact.", hint="Copy the whole folder.", file=str(path)
+        ) from error
+    stated = description.get("sha256", {}).get(path.name)
+    found = hashlib.sha256(content).hexdigest()
+    if found != stated:
+        raise DataError(
+            f"The file has sha256 {found}, and the artefact states {stated}.",
+            hint="It was changed or cut off after training; copy or fetch the artefact again.",
+            file=str(path),
+        )
+    return content
+
+
+def _bytes(tensors: dict[str, Tensor]) -> bytes:
+    return save_tensors(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    )

@@ -1,0 +1,127 @@
+"""What passes between data and models: one batch type per kind of data, and what models answer.
+
+Letters: B batch, L lookback, H horizon, C variates, F calendar features, P past covariates,
+K known-future covariates, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Protocol, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeriesBatch:
+    """Hold windows of series in scaled space; parts that a data set lacks are None.
+
+    A missing cell of `past` holds 0 and is False in `past_mask`; with nothing missing the mask is
+    None. The same for `target` and `target_mask`.
+    """
+
+    past: Float[Tensor, "B L C"]
+    past_mask: Bool[Tensor, "B L C"] | None = None
+    past_time: Float[Tensor, "B L F"] | None = None
+    future_time: Float[Tensor, "B H F"] | None = None
+    past_covariates: Float[Tensor, "B L P"] | None = None
+    known_future: Float[Tensor, "B H K"] | None = None
+    static: Float[Tensor, "B G"] | None = None
+    target: Float[Tensor, "B H C"] | None = None
+    target_mask: Bool[Tensor, "B H C"] | None = None
+    series_id: Int[Tensor, " B"] | None = None
+
+    def __len__(self) -> int:
+        return self.past.shape[0]
+
+    def rows(self, start: int, stop: int) -> SeriesBatch:
+        """Take the samples from `start` up to `stop`."""
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def to(self, device: torch.device | str) -> SeriesBatch:
+        """Move every tensor to `device`."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SeriesBatch:
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(
+            self, **{name: change(part) for name, part in parts.items() if part is not None}
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """Hold one forecast per sample, in the space of the batch it answers.
+
+    With quantiles, the last axis Q runs over the levels in `quantiles`, ascending.
+    """
+
+    values: Float[Tensor, "B H C"] | Float[Tensor, "B H C Q"]
+    quantiles: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """Declare the shape of a task: all that a model must know to be built, and predicting needs.
+
+    Attributes:
+        kind: the kind of data.
+        lookback: L, past rows a window holds.
+        horizon: H, rows to forecast.
+        variates: C, variates forecast together.
+        calendar: F, calendar features per row.
+        season: rows in one season, at least 1.
+        frequency: the step between rows as a pandas offset alias (`h`, `15min`, `D`, `MS`).
+        context: past rows that prediction needs; None stands for all history.
+    """
+
+    kind: Literal["series"] = "series"
+    lookback: int
+    horizon: int
+    variates: int
+    calendar: int = 0
+    season: int = 1
+    frequency: str = ""
+    context: int | None = None
+
+
+class Batches(Protocol):
+    """Describe a part of a data set as models see it: batches by number, whatever they are from."""
+
+    @property
+    def lookback(self) -> int:
+        """Tell L."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Tell H."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Tell where the batches lie."""
+        ...
+
+    def __len__(self) -> int:
+        """Tell the number of windows."""
+        ...
+
+    def order(self, epoch: int, seed: int) -> Tensor:
+        """Permute the windows of a training epoch."""
+        ...
+
+    def batch(self, index: Tensor) -> SeriesBatch:
+        """Gather the windows with these numbers."""
+        ...
+
+    def batches(self, size: int) -> Iterator[SeriesBatch]:
+        """Go through all windows in order."""
+        ...
+
+    def every(self, step: int) -> Self:
+        """Keep each `step`-th window."""
+        ...

@@ -1,0 +1,60 @@
+"""`forecast evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from forecast.cli import console
+from forecast.cli.options import AsJson, Device
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Artefact folder, runs:/ID, models:/NAME/3 or models:/NAME@alias.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="Score every row of this file; by default the test part of the training data.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained model, with the baselines beside it.
+
+    Examples:
+
+      forecast evaluate models:/metro-traffic@champion
+
+      forecast evaluate ./artefact new.csv --json
+    """
+    from forecast import evaluation, prediction
+    from forecast.cli import scores
+    from forecast.device import Stopwatch
+
+    watch = Stopwatch()
+    forecaster = prediction.load(model)
+    result = evaluation.evaluate(forecaster, data, device)
+    for text in result.pop("notices"):
+        console.notice(text)
+    metrics = result["metrics"]
+    beaten_by = evaluation.beaten_by(metrics["test"], metrics["baselines"])
+    if as_json:
+        console.document(
+            {"artefact": model, "model": forecaster.recipe.model}
+            | result
+            | {"beaten_by": beaten_by, "seed": forecaster.recipe.train.seed}
+            | watch.read()
+        )
+        return
+    scores.show(forecaster.recipe.model, metrics["test"], metrics["baselines"])
+    scores.verdict(forecaster.recipe.model, beaten_by)

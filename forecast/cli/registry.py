@@ -1,0 +1,130 @@
+"""`forecast registry`: what is registered, and which version an alias names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forecast.cli import console
+from forecast.cli.options import AsJson
+
+app = typer.Typer(
+    help="List, show and promote registered models; register an artefact.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(help="Name of a registered model.")]
+
+
+@app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the registered versions, with their aliases and scores.
+
+    Example: forecast registry list
+    """
+    from forecast import tracking
+
+    rows = tracking.rows()
+    if as_json:
+        console.document(rows)
+        return
+    if not rows:
+        console.notice(
+            "Nothing is registered. Train with --register NAME --alias champion to begin."
+        )
+        return
+    header = ("name", "version", "aliases", "model", "dataset", "MSE", "created")
+    console.table(
+        header,
+        [
+            (
+                str(row["name"]),
+                str(row["version"]),
+                ", ".join(row["aliases"]),
+                str(row["model"]),
+                str(row["dataset"]),
+                console.figure(row["metrics"].get("test.mse")),
+                str(row["created"]),
+            )
+            for row in rows
+        ],
+        right=(1, 5),
+    )
+
+
+@app.command()
+def show(
+    name: Name,
+    version: Annotated[
+        str, typer.Argument(help="A version's number or an alias.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show where a version comes from: run, recipe, data, scores.
+
+    Example: forecast registry show metro-traffic champion
+    """
+    from forecast import tracking
+
+    facts = tracking.show(name, version)
+    if as_json:
+        console.document(facts)
+        return
+    for label, value in facts.items():
+        if isinstance(value, dict):
+            console.answer(f"{label}:")
+            for key, item in value.items():
+                console.answer(f"  {key} = {item}")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            console.answer(f"{label}: {shown}")
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[int, typer.Argument(help="The version's number.", show_default=False)],
+    alias: Annotated[str, typer.Option(help="The alias that shall name it.")] = "champion",
+) -> None:
+    """Point an alias at a version.
+
+    Example: forecast registry promote metro-traffic 3 --alias champion
+    """
+    from forecast import tracking
+
+    tracking.promote(name, version, alias=alias)
+    console.answer(f"models:/{name}@{alias} is now version {version}")
+
+
+@app.command()
+def add(
+    artefact: Annotated[Path, typer.Argument(help="Folder of a trained forecaster.")],
+    name: Annotated[str, typer.Option(help="Name to register it under.", show_default=False)],
+    alias: Annotated[str | None, typer.Option(help="Alias for the new version.")] = None,
+) -> None:
+    """Register an artefact that was trained elsewhere, or while the server was away.
+
+    Example: forecast registry add ./artefact --name metro-traffic --alias champion
+    """
+    from forecast import tracking
+
+    version = tracking.add(artefact, name, alias)
+    console.answer(f"registered as models:/{name}/{version}")
+    if alias:
+        console.answer(f"alias models:/{name}@{alias}")
+
+
+@app.command()
+def sync(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of the run, as `forecast train` named it.")
+    ],
+) -> None:
+    """Send what a run could not send while its tracking server was away.
+
+    Example: forecast registry sync ~/.local/share/forecast/runs/etth1-itransformer-96-...
+    """
+    from forecast import tracking
+
+    sent = tracking.replay(folder)
+    console.answer(f"{sent} records sent to {tracking.tracking_uri()}")

@@ -1,0 +1,105 @@
+"""Known data sets: `DATASETS` is the table, `dataset` looks a name up.
+
+Importing this package reads no file and imports none of the heavy libraries, so that commands which
+only list or fetch start at once.
+"""
+
+from __future__ import annotations
+
+from forecast.data.ett import ETTH1, ETTH2, ETTM1, ETTM2
+from forecast.data.files import KnownFile
+from forecast.data.known import Dataset, Split
+from forecast.errors import NotFoundError, nearest
+
+EXCHANGE = Dataset(
+    name="exchange",
+    title="Exchange rates of eight currencies, every day",
+    description=(
+        "Exchange rates of the currencies of Australia, Britain, Canada, Switzerland, China, "
+        "Japan, New Zealand and Singapore. A random walk in all but name: the last value is a "
+        "forecast that nothing honest beats by much."
+    ),
+    files=(
+        KnownFile(
+            path="exchange_rate.csv",
+            sha256="48b4d9d3d508f5104162e85b9a6042e3557fde11aa9f2944eba8c0d0efc89842",
+            size=637_800,
+            dataset="exchange",
+        ),
+    ),
+    options={"time": "date", "date_format": "%Y/%m/%d %H:%M"},
+    rows=7_588,
+    variates=("0", "1", "2", "3", "4", "5", "6", "OT"),
+    target="OT",
+    frequency="D",
+    season=7,
+    split=Split(train=0.7, val=0.1, test=0.2),
+    licence="unknown: published without one",
+    citation=(
+        "G. Lai, W.-C. Chang, Y. Yang, H. Liu: Modeling Long- and Short-Term Temporal Patterns "
+        "with Deep Neural Networks. SIGIR 2018. doi:10.1145/3209978.3210006"
+    ),
+    source="https://github.com/laiguokun/multivariate-time-series-data",
+)
+
+METRO_TRAFFIC = Dataset(
+    name="metro-traffic",
+    title="Traffic on Interstate 94 and the weather, every hour (ships with this package)",
+    description=(
+        "Westbound vehicles an hour on Interstate 94 between Minneapolis and St Paul, with air "
+        "temperature and cloud cover, October 2016 to September 2018; 104 hours are missing."
+    ),
+    files=(
+        KnownFile(
+            path="metro_traffic.csv.gz",
+            sha256="e5c7eef6b9e5aeeb0938f107e2e1e35f64bc8224a5898e07d17aafed3b2cd3e5",
+            size=146_930,
+            dataset="metro-traffic",
+            packaged=True,
+        ),
+    ),
+    # Not snow_1h, which is always 0, nor rain_1h, which is 0 in all but 12 training rows: scaled by
+    # those, the rain of the test part would be all that a score shows.
+    options={
+        "time": "datetime",
+        "date_format": "%Y-%m-%d %H:%M:%S",
+        "target": ("clouds_all", "temp", "traffic_volume"),
+    },
+    rows=17_520,
+    variates=("clouds_all", "temp", "traffic_volume"),
+    target="traffic_volume",
+    frequency="h",
+    season=24,
+    lookback=168,
+    horizon=24,
+    split=Split(train=0.7, val=0.1, test=0.2),
+    licence="CC BY 4.0: name the author; the two-year cut is MIT, Colin Catlin",
+    citation=(
+        "J. Hogue: Metro Interstate Traffic Volume. UCI Machine Learning Repository, 2019. "
+        "doi:10.24432/C5X60B"
+    ),
+    source="https://archive.ics.uci.edu/dataset/492/metro+interstate+traffic+volume",
+)
+
+DATASETS: dict[str, Dataset] = {
+    "etth1": ETTH1,
+    "etth2": ETTH2,
+    "ettm1": ETTM1,
+    "ettm2": ETTM2,
+    "exchange": EXCHANGE,
+    "metro-traffic": METRO_TRAFFIC,
+}
+
+
+def dataset(name: str) -> Dataset:
+    """Return the known data set of that name, in any case.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    try:
+        return DATASETS[name.lower()]
+    except KeyError:
+        raise NotFoundError(
+            f"No data set is called {name!r}.", hint=nearest(name, DATASETS)
+        ) from None

@@ -1,0 +1,90 @@
+"""MODELS: every forecaster by name. Importing this costs nothing; a model is imported when used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from forecast.errors import NotFoundError, nearest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """Say what a model is and where its code lies.
+
+    Attributes:
+        title: one line for people.
+        source: paper or definition.
+        module: the Python module.
+        model: name of the `nn.Module` in it.
+        config: name of its config class in it.
+        kind: the kind of data it forecasts.
+        closed_form: it is solved for at once, or needs no fitting, instead of trained by steps.
+        streams: it takes rows one at a time with a carried state.
+        train: settings of the recipe's `[train]` section that differ from the general defaults.
+    """
+
+    title: str
+    source: str
+    module: str
+    model: str
+    config: str
+    kind: Literal["series"] = "series"
+    closed_form: bool = False
+    streams: bool = False
+    train: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def load(self) -> tuple[type[Any], type[Any]]:
+        """Import the model's class and its config's class."""
+        module = importlib.import_module(self.module)
+        return getattr(module, self.model), getattr(module, self.config)
+
+
+def _baseline(title: str, model: str) -> ModelInfo:
+    return ModelInfo(
+        title=title,
+        source="closed form",
+        module="forecast.models.baselines",
+        model=model,
+        config="NoConfig",
+        closed_form=True,
+    )
+
+
+MODELS: dict[str, ModelInfo] = {
+    "itransformer": ModelInfo(
+        title="attention over variates, each one's window being one token",
+        source="Liu et al., ICLR 2024, arXiv 2310.06625",
+        module="forecast.models.itransformer",
+        model="ITransformer",
+        config="ITransformerConfig",
+    ),
+    "dlinear": ModelInfo(
+        title="linear maps of a window's trend and remainder",
+        source="Zeng et al., AAAI 2023, arXiv 2205.13504",
+        module="forecast.models.baselines",
+        model="DLinear",
+        config="DLinearConfig",
+        train={"learning_rate": 1e-3},
+    ),
+    "ridge": _baseline("one penalised linear map for all variates, solved for at once", "Ridge"),
+    "persistence": _baseline("the last observed value, repeated", "Persistence"),
+    "seasonal-naive": _baseline("the last season, repeated", "SeasonalNaive"),
+    "mean": _baseline("the mean of the training rows", "Mean"),
+}
+
+# The closed forms that stand beside every score, in the order they are printed.
+BASELINES = ("persistence", "seasonal-naive", "mean", "ridge")
+
+
+def model_info(name: str) -> ModelInfo:
+    """Look a model up by name.
+
+    Raises:
+        NotFoundError: there is none of this name.
+    """
+    if name not in MODELS:
+        raise NotFoundError(f"There is no model {name!r}.", hint=nearest(name, MODELS))
+    return MODELS[name]

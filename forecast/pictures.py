@@ -1,0 +1,97 @@
+"""Pictures of a run: history, forecast and truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from forecast import atomic
+from forecast.data.loading import SeriesData
+from forecast.recipe import Recipe
+
+_MOST_PANELS = 4
+_HISTORY = 3
+_INK, _FORECAST, _GRID = "#3b4252", "#d1495b", "#d8dee9"
+
+
+@torch.no_grad()
+def last_window(model: nn.Module, data: SeriesData, recipe: Recipe, path: Path) -> None:
+    """Draw the last test window: up to four variates, the last ones of the table first.
+
+    History is cut to three horizons. Values are in the units of the data; what was not observed
+    is a gap.
+    """
+    windows = data.windows("test")
+    batch = windows.batch(torch.tensor([len(windows) - 1], device=windows.device))
+    model.eval()
+    origin = int(windows.origins[-1])
+    series = int(np.searchsorted(data.table.offsets, origin, side="right")) - 1
+    spec, table = data.spec, data.table
+    deviation, mean = data.scaler.deviation[series], data.scaler.mean[series]
+    forecast = model(batch).values[0].double().cpu().numpy() * deviation + mean  # (H, C)
+    first = origin - min(spec.lookback, _HISTORY * spec.horizon)
+    last = origin + spec.horizon
+    title = (
+        f"{Path(recipe.data.source).name}  ·  {recipe.model}  ·  {spec.lookback} rows in, "
+        f"{spec.horizon} out  ·  last test window"
+    )
+    draw(
+        path,
+        title=title,
+        columns=table.columns,
+        times=table.times[first:last],
+        truth=table.values[first:last],
+        forecast=forecast,
+    )
+
+
+def draw(
+    path: Path,
+    *,
+    title: str,
+    columns: tuple[str, ...],
+    times: np.ndarray,
+    truth: np.ndarray,
+    forecast: np.ndarray,
+) -> None:
+    """Draw history, truth and forecast, a panel for each variate, and write a PNG.
+
+    Args:
+        path: the file.
+        title: heading.
+        columns: C names.
+        times: (T,) of all rows, the last H being those of the forecast.
+        truth: (T, C) values, NaN where not observed.
+        forecast: (H, C) values.
+    """
+    # Without pyplot: no window system is asked for, and nothing global is left behind.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    shown = list(range(len(columns)))[-_MOST_PANELS:][::-1]
+    figure = Figure(figsize=(10, 1.0 + 1.8 * len(shown)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left")
+    panels: Any = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    start = len(times) - len(forecast)
+    for panel, place in zip(panels, shown, strict=True):
+        panel.plot(times, truth[:, place], color=_INK, linewidth=1.1, label="observed")
+        panel.plot(
+            times[start:], forecast[:, place], color=_FORECAST, linewidth=1.6, label="forecast"
+        )
+        panel.axvline(times[start], color=_GRID, linewidth=1)
+        panel.set_ylabel(columns[place], fontsize=9, color=_INK)
+        panel.grid(axis="y", color=_GRID, linewidth=0.6)
+        panel.tick_params(labelsize=8, colors=_INK, length=2)
+        panel.spines[["top", "right"]].set_visible(False)
+    locator = AutoDateLocator()
+    panels[-1].xaxis.set_major_locator(locator)
+    panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    panels[0].legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
+    with atomic.replacing(path) as temporary:
+        figure.savefig(temporary, metadata={"Software": None})

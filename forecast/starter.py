@@ -1,0 +1,89 @@
+"""The commented recipe that `forecast init` writes for a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields
+
+from forecast.data.calendar import season_length
+from forecast.data.tables import Table
+from forecast.recipe import Recipe, TrainSection
+
+
+def write_recipe(recipe: Recipe, table: Table) -> str:
+    """Write a recipe with what was found in the table, and what one may want to change.
+
+    Args:
+        recipe: what was asked for.
+        table: the file, read.
+
+    Returns:
+        TOML text that `recipe.load` reads back.
+    """
+    season = recipe.data.season or season_length(table.frequency)
+    horizon = recipe.window.horizon or season
+    lookback = recipe.window.lookback or 4 * season
+    series = len(table.ids)
+    rows = len(table.times)
+    layout = table.layout
+    what = f"{rows:,} rows" if series == 1 else f"{rows:,} rows in {series:,} series"
+    lines = [
+        f"# {what}, one every {table.frequency}, {_time(table, 0)} to {_time(table, -1)}.",
+        "# Any line that starts with a # may be switched on; see `forecast train --help`.",
+        "",
+        "[data]",
+        # A recipe's paths are meant from where the recipe lies; this one is right from anywhere.
+        f"source = {_text(os.path.abspath(recipe.data.source))}",
+        f"time = {_text(layout.time)}",
+        f"target = {json.dumps(list(layout.values), ensure_ascii=False)}",
+    ]
+    if layout.kind == "long":
+        lines += [
+            f"id = {_text(layout.id or 'unique_id')}",
+            "# joint = true           # forecast the series together, as variates of one",
+        ]
+    stated = ("date_format", "timezone", "fill")
+    for name in stated:
+        value = getattr(recipe.data, name)
+        if value not in (None, "none"):
+            lines.append(f"{name} = {_text(value)}")
+    lines += [
+        f"frequency = {_text(table.frequency)}",
+        f"season = {season}              # rows in one season",
+        "split = [0.7, 0.1, 0.2]  # train, validation, test, in time order; rows or fractions",
+        '# fill = "linear"         # missing cells: none (masked), hold, linear, refuse',
+        "",
+        "[window]",
+        f"lookback = {lookback}           # past rows the model sees",
+        f"horizon = {horizon}            # rows to forecast",
+        "",
+        "[model]",
+        f"name = {_text(recipe.model)}     # others: forecast models list",
+    ]
+    for field in fields(recipe.model_config):
+        value = getattr(recipe.model_config, field.name)
+        if value is not None:
+            lines.append(f"{field.name} = {json.dumps(value)}")
+    lines += ["", "[train]"]
+    shown = ("epochs", "batch_size", "learning_rate", "schedule", "patience", "precision", "seed")
+    lines += [f"{name} = {json.dumps(getattr(recipe.train, name))}" for name in shown]
+    others = [field.name for field in fields(TrainSection) if field.name not in shown]
+    lines += [f"# {name} = {json.dumps(getattr(recipe.train, name))}" for name in others]
+    lines += [
+        "",
+        "[tracking]",
+        'experiment = "forecast"',
+        '# register = "my-model"   # name in the registry',
+        '# alias = "champion"',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _time(table: Table, place: int) -> str:
+    return str(table.times[place]).replace("T", " ").removesuffix(".000000")
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)

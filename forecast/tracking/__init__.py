@@ -1,0 +1,24 @@
+"""Runs, models and the registry in MLflow: everything that knows MLflow is in this package.
+
+Importing it does not import MLflow, which takes a second; the first call that needs a store does.
+"""
+
+from forecast.tracking.model import check_names
+from forecast.tracking.registry import add, promote, replay, resolve, rows, show
+from forecast.tracking.run import DatasetInfo, Run
+from forecast.tracking.store import home, prepare, tracking_uri
+
+__all__ = [
+    "DatasetInfo",
+    "Run",
+    "add",
+    "check_names",
+    "home",
+    "prepare",
+    "promote",
+    "replay",
+    "resolve",
+    "rows",
+    "show",
+    "tracking_uri",
+]

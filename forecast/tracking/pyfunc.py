@@ -1,0 +1,52 @@
+"""The model that `mlflow models serve`, `mlflow.pyfunc.load_model` and Spark run.
+
+MLflow copies this file into each model and runs the copy there (its "models from code"), so it
+stands on its own: whatever it needs of this package it imports when it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# MLflow reads the types of `predict` while it runs, and warns of those that it cannot look up.
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+
+class Forecaster(PythonModel):
+    """Forecast from a table of past values, wide or long like the one trained on."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the artefact that lies beside this file."""
+        from forecast import artefact  # noqa: PLC0415
+
+        self.forecaster = artefact.load(context.artifacts["forecaster"])
+
+    # MLflow writes "-> None" in the base class, and hands on whatever is returned.
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Return the forecast that follows the last row of each series in `model_input`.
+
+        Raises:
+            MlflowException: the table cannot be used; a server answers with its message.
+        """
+        import polars as pl  # noqa: PLC0415
+
+        from forecast.errors import ForecastError  # noqa: PLC0415
+        from forecast.prediction import predict_frame  # noqa: PLC0415
+
+        try:
+            forecast = predict_frame(self.forecaster, pl.from_pandas(model_input))
+        except ForecastError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        texts = pl.selectors.exclude(pl.selectors.float())
+        return forecast.with_columns(texts.cast(pl.String)).to_pandas()
+
+
+set_model(Forecaster())

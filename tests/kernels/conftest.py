@@ -1,0 +1,86 @@
+"""Compile Triton kernels for GPUs that are not here, and read what the compiler says they use."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+CAPABILITIES = (80, 90, 100)
+
+
+class Launch(NamedTuple):
+    """Hold one launch that a form made: the kernel and its arguments by name."""
+
+    kernel: Any
+    arguments: dict[str, Any]
+    options: dict[str, int]
+
+
+class Resources(NamedTuple):
+    """Hold what one thread, or for shared memory one block, of a kernel uses."""
+
+    registers: int
+    stack: int
+    shared: int
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Launch]]:
+    """Record kernel launches instead of running them, so that what is compiled is what is run."""
+    jit = pytest.importorskip("triton.runtime.jit", reason="Triton is not installed")
+    # The default changes in Triton 3.10; the numbers below belong to this one.
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    recorded: list[Launch] = []
+
+    def record(kernel: Any, *values: Any, grid: Any, warmup: bool, **named: Any) -> None:
+        arguments = dict(zip(kernel.arg_names, values, strict=False))
+        options = {key: named.pop(key) for key in ("num_warps", "num_stages") if key in named}
+        recorded.append(Launch(kernel, arguments | named, options))
+
+    monkeypatch.setattr(jit.JITFunction, "run", record)
+    return recorded
+
+
+@pytest.fixture
+def compile_launch(tmp_path: Path) -> Callable[[Launch, int], Resources]:
+    """Give a function that compiles a recorded launch for a compute capability."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.runtime.jit import mangle_type
+
+    # It comes with Triton, as the assembler does; a compute capability needs no such device.
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+    def compile_launch(launch: Launch, capability: int) -> Resources:
+        constants = {
+            parameter.name: launch.arguments[parameter.name]
+            for parameter in launch.kernel.params
+            if parameter.is_constexpr
+        }
+        signature, attributes = {}, {}
+        for place, name in enumerate(launch.kernel.arg_names):
+            value = launch.arguments[name]
+            signature[name] = "constexpr" if name in constants else mangle_type(value)
+            # What a launch would specialise on: aligned pointers, sizes that 16 divides.
+            aligned = hasattr(value, "data_ptr") or (isinstance(value, int) and value % 16 == 0)
+            if name not in constants and aligned:
+                attributes[(place,)] = [["tt.divisibility", 16]]
+        source = ASTSource(launch.kernel, signature, constants, attributes)
+        target = GPUTarget("cuda", capability, 32)
+        built = triton.compile(source, target=target, options=launch.options)
+        cubin = tmp_path / "kernel.cubin"
+        cubin.write_bytes(built.asm["cubin"])
+        usage = subprocess.run(
+            [str(tool), "-res-usage", str(cubin)], capture_output=True, text=True, check=True
+        )
+        registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups()
+        return Resources(int(registers), int(stack), built.metadata.shared)
+
+    return compile_launch
