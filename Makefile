@@ -33,7 +33,7 @@ format: .venv/dev
 
 # cli/REFERENCE.md and cli/completions are written by the program itself and held to it by a test.
 reference: .venv/test
-	$(BIN)/python benchmarks/write_reference.py
+	$(BIN)/python -m forecast.cli.reference cli
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "forecast needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'

@@ -1,7 +1,8 @@
 """What passes between data and models: one batch type per kind of data, and what models answer.
 
-Letters: B batch, L lookback, H horizon, C variates, F calendar features, P past covariates,
-K known-future covariates, Q quantiles.
+Letters: B batch, L lookback, H horizon, C variates or channels, F calendar features, P past
+covariates, K known-future covariates, Q quantiles; on grids Y X rows and columns, R reference
+forecasts, G maps.
 """
 
 from __future__ import annotations
@@ -53,6 +54,29 @@ class SeriesBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GridBatch:
+    """Hold windows of a grid in scaled space; parts that a data set lacks are None.
+
+    A missing cell of `frames` holds 0 and is False in `mask`; with nothing missing the mask is
+    None. The same for `target` and `target_mask`. A reference is what a simple rule says of each
+    frame of the window, of the past ones too: the frame a day before, the mean of the hour.
+    Where it has nothing to say, the last past frame stands in.
+    """
+
+    frames: Float[Tensor, "B L C Y X"]
+    mask: Bool[Tensor, "B L C Y X"] | None = None
+    calendar: Float[Tensor, "B L F"] | None = None
+    future_calendar: Float[Tensor, "B H F"] | None = None
+    references: Float[Tensor, "B R L+H C Y X"] | None = None
+    coordinates: Float[Tensor, "G Y X"] | None = None
+    target: Float[Tensor, "B H C Y X"] | None = None
+    target_mask: Bool[Tensor, "B H C Y X"] | None = None
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
     """Hold one forecast per sample, in the space of the batch it answers.
 
@@ -61,6 +85,21 @@ class Forecast:
 
     values: Float[Tensor, "B H C"] | Float[Tensor, "B H C Q"]
     quantiles: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseForecast:
+    """Hold one forecast for every past position, in the space of the batch it answers.
+
+    `values[:, t]` is made from the rows up to and with position t, and from nothing after them.
+    """
+
+    values: Float[Tensor, "B L H C"] | Float[Tensor, "B L H C Q"]
+    quantiles: tuple[float, ...] = ()
+
+    def last(self) -> Forecast:
+        """Take the forecast made from all the rows."""
+        return Forecast(values=self.values[:, -1], quantiles=self.quantiles)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +122,37 @@ class Spec:
     horizon: int
     variates: int
     calendar: int = 0
+    season: int = 1
+    frequency: str = ""
+    context: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridSpec:
+    """Declare the shape of a task on a grid, as `Spec` does for series.
+
+    Attributes:
+        kind: the kind of data.
+        lookback: L, past frames a window holds.
+        horizon: H, frames to forecast.
+        channels: C, fields of a frame.
+        rows: Y, rows of the grid.
+        columns: X, columns of the grid.
+        calendar: F, calendar features per frame.
+        references: names of the simple forecasts that a batch brings along.
+        season: frames in a day, or in a year of months; at least 1.
+        frequency: the step between frames as a pandas offset alias; empty without dates.
+        context: past frames that prediction needs, those of the references included.
+    """
+
+    kind: Literal["grid"] = "grid"
+    lookback: int
+    horizon: int
+    channels: int
+    rows: int
+    columns: int
+    calendar: int = 0
+    references: tuple[str, ...] = ()
     season: int = 1
     frequency: str = ""
     context: int | None = None

@@ -64,8 +64,22 @@ def autocast(
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def set_threads(count: int) -> int:
-    """Set torch's threads; 0 takes all processors that this process may use. Returns the number."""
+# Below so many weights, a step's operations are too short to be worth sharing out.
+_SMALL_MODEL = 4_000_000
+
+
+def set_threads(count: int, weights: int = 0) -> int:
+    """Set torch's threads.
+
+    Args:
+        count: the number; 0 takes one for a small model, else all processors of this process.
+        weights: how many weights the model has.
+
+    Returns:
+        The number in force.
+    """
+    if not count and weights < _SMALL_MODEL:
+        count = 1
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(count or available or 1)
     return torch.get_num_threads()

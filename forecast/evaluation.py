@@ -91,6 +91,7 @@ def evaluate(
         options,
         columns=forecaster.columns,
         frequency=forecaster.spec.frequency,
+        levels=forecaster.layout.levels,
     )
     if source is None:
         data = loading.load(

@@ -232,6 +232,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "onecycle": lambda epoch, step, total: _one_cycle(step / total),
 }
 
+
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 

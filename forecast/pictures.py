@@ -92,6 +92,7 @@ def draw(
     locator = AutoDateLocator()
     panels[-1].xaxis.set_major_locator(locator)
     panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    panels[0].legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper right", fontsize=9, frameon=False, ncols=2)
     with atomic.replacing(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None})

@@ -9,6 +9,7 @@ Letters: S series, L lookback, H horizon, C variates.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor
 from forecast import artefact, tracking
 from forecast.artefact import Forecaster
 from forecast.batch import SeriesBatch
-from forecast.data import tables
+from forecast.data import loading, tables
 from forecast.data.calendar import calendar_features
 from forecast.data.tables import Table
 from forecast.device import choose_device, memory_errors
@@ -109,6 +110,7 @@ def read_context(
         replace(forecaster.layout.options(), **(reading or {})),
         columns=forecaster.columns,
         frequency=forecaster.spec.frequency,
+        levels=forecaster.layout.levels,
         name=name,
     )
 
@@ -123,7 +125,8 @@ def predict_table(forecaster: Forecaster, table: Table, device: str = "auto") ->
     place = choose_device(device)
     spec = forecaster.spec
     notices = list(table.notices)
-    context, times = _contexts(table, spec.lookback)  # (S, L, C), (S, L)
+    context = _last_rows(table, table.values, spec.lookback, np.nan)  # (S, L, C)
+    times = _last_times(table, spec.lookback)  # (S, L)
     lengths = np.diff(table.offsets)
     if short := int((lengths < spec.lookback).sum()):
         notices.append(
@@ -150,6 +153,11 @@ def predict_table(forecaster: Forecaster, table: Table, device: str = "auto") ->
         past=past,
         past_mask=None if observed.all() else torch.from_numpy(observed),
         past_time=_calendar(forecaster, times),
+        past_covariates=torch.from_numpy(
+            _last_rows(table, loading.one_hot(table), spec.lookback, 0.0)
+        )
+        if table.layout.levels
+        else None,
         future_time=_calendar(forecaster, future),
     )
     values = _forward(forecaster, batch, place)
@@ -176,18 +184,30 @@ def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:
     return predict(forecaster, frame)
 
 
-def _contexts(table: Table, lookback: int) -> tuple[np.ndarray, np.ndarray]:
-    """Take the last L rows of each series, NaN in front of those that are shorter."""
-    count, variates = len(table.ids), len(table.columns)
-    context = np.full((count, lookback, variates), np.nan)
-    times = np.empty((count, lookback), dtype=table.times.dtype)
-    for row, (start, stop) in enumerate(zip(table.offsets[:-1], table.offsets[1:], strict=True)):
-        first = max(start, stop - lookback)
-        context[row, lookback - (stop - first) :] = table.values[first:stop]
-        # Padding takes the first real time: its cells are missing, its calendar is of no weight.
-        times[row] = table.times[first]
-        times[row, lookback - (stop - first) :] = table.times[first:stop]
-    return context, times
+def _last_rows(table: Table, rows: np.ndarray, lookback: int, missing: float) -> np.ndarray:
+    """Take the last L rows of each series as (S, L, ...), padded in front with `missing`."""
+    last = np.full((len(table.ids), lookback, rows.shape[1]), missing, dtype=rows.dtype)
+    for place, (start, stop) in enumerate(itertools.pairwise(table.offsets)):
+        count = min(lookback, stop - start)
+        last[place, lookback - count :] = rows[stop - count : stop]
+    return last
+
+
+def _last_times(table: Table, lookback: int) -> np.ndarray:
+    """Take the times of the last L rows of each series as (S, L), going on backwards if need be."""
+    times = np.empty((len(table.ids), lookback), dtype="datetime64[us]")
+    for place, (start, stop) in enumerate(itertools.pairwise(table.offsets)):
+        count = min(lookback, stop - start)
+        times[place, lookback - count :] = table.times[stop - count : stop]
+        if count < lookback:
+            # The cells before the first row are missing; their calendar must be right all the same.
+            times[place, : lookback - count] = tables.past_times(
+                np.datetime64(table.times.item(int(start)), "us"),
+                table.frequency,
+                lookback - count,
+                table.layout.timezone,
+            )
+    return times
 
 
 def _calendar(forecaster: Forecaster, times: np.ndarray) -> Tensor | None:

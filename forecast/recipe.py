@@ -76,7 +76,8 @@ class TrainSection:
         precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has units for it.
         seed: of the weights, the order of the windows and dropout.
         device: `auto`, `cpu`, `cuda` or `cuda:<number>`.
-        threads: of torch on a CPU; 0 takes all processors.
+        threads: of torch on a CPU; 0 takes one for a small model, which a second one only slows
+            down, else all processors.
         checkpoint_seconds: seconds between checkpoints inside an epoch.
     """
 

@@ -130,17 +130,22 @@ def train(
             resolved, model=start.recipe.model, model_config=start.recipe.model_config
         ).replace("window", lookback=start.spec.lookback, horizon=start.spec.horizon)
     device = choose_device(resolved.train.device)
-    threads = set_threads(resolved.train.threads)
     data = _load(resolved, start, device)
     for notice in data.notices:
         watcher.notice(notice)
+    torch.manual_seed(resolved.train.seed)
+    untrained = artefact.build(resolved.model, resolved.model_config, data.spec)
+    if start:
+        untrained.load_state_dict(start.model.state_dict())
+    threads = set_threads(
+        resolved.train.threads, sum(weight.numel() for weight in untrained.parameters())
+    )
+    precision = choose_precision(resolved.train.precision, device)
     # From here on the recipe states every number, so that the artefact does too.
     resolved = (
         resolved.replace("window", lookback=data.spec.lookback, horizon=data.spec.horizon)
         .replace("data", frequency=data.spec.frequency, season=data.spec.season)
-        .replace(
-            "train", precision=choose_precision(resolved.train.precision, device), threads=threads
-        )
+        .replace("train", precision=precision, threads=threads)
     )
     identity = {
         "recipe": resolved.digest()[:16],
@@ -160,33 +165,34 @@ def train(
         _write_state(folder, identity | {"status": _STARTED, "run_id": run.run_id})
         status = "FAILED"
         try:
-            trained = _train(resolved, data, start, folder, identity, run, watcher, out)
+            trained = _train(
+                untrained.to(device), resolved, data, folder, identity, run, watcher, out
+            )
             status = "FINISHED"
         except (Interrupted, KeyboardInterrupt):
             status = "KILLED"
             raise
         finally:
             run.finish(status)
+        # After its end, so that a registry out of reach does not make a failure of a good run.
+        if register := resolved.tracking.register:
+            version = run.register(register, resolved.tracking.alias or None)
+            trained = replace(trained, version=version)
         _write_state(folder, identity | {"status": _FINISHED, "run_id": run.run_id})
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return replace(trained, cost=watch.read())
 
 
 def _train(
+    model: nn.Module,
     resolved: Recipe,
     data: SeriesData,
-    start: Forecaster | None,
     folder: Path,
     identity: dict[str, str],
     run: Run,
     watcher: Watcher,
     out: str | Path | None,
 ) -> Trained:
-    torch.manual_seed(resolved.train.seed)
-    model = artefact.build(resolved.model, resolved.model_config, data.spec)
-    if start:
-        model.load_state_dict(start.model.state_dict())
-    model.to(data.series.values.device)
     fitted = _fit(model, resolved, data, folder, identity, run, watcher)
     baselines = evaluation.fit_baselines(data)
     # The one time that this run looks at the test part.
@@ -223,13 +229,10 @@ def _train(
     run.artifact(picture)
     run.artifact(folder / "recipe.toml")
     run.model(place, example=_example(data))
-    version = None
-    if resolved.tracking.register:
-        version = run.register(resolved.tracking.register, resolved.tracking.alias or None)
     return Trained(
         artefact=place,
         run_id=run.run_id,
-        version=version,
+        version=None,
         seed=resolved.train.seed,
         metrics=metrics,
         beaten_by=evaluation.beaten_by(test, scores),
@@ -291,6 +294,7 @@ def _load(resolved: Recipe, start: Forecaster | None, device: torch.device) -> S
         section,
         columns=start.columns if start else None,
         frequency=start.spec.frequency if start else None,
+        levels=start.layout.levels if start else None,
     )
     return loading.load(
         table,

@@ -22,7 +22,9 @@ def written(tmp_path):
     wave = np.sin(hours * 2 * np.pi / 24)
     frame = pl.DataFrame(
         {
-            "ds": [str(np.datetime64("2024-03-01T00") + np.timedelta64(int(h), "h")) for h in hours],
+            "ds": [
+                str(np.datetime64("2024-03-01T00") + np.timedelta64(int(h), "h")) for h in hours
+            ],
             "a": wave + 0.1 * random.normal(size=ROWS),
             "b": random.normal(size=ROWS).cumsum(),
         }

@@ -39,10 +39,11 @@ def evaluate(
     """
     from forecast import evaluation, prediction
     from forecast.cli import scores
-    from forecast.device import Stopwatch
+    from forecast.device import Stopwatch, set_threads
 
     watch = Stopwatch()
     forecaster = prediction.load(model)
+    set_threads(forecaster.recipe.train.threads)
     result = evaluation.evaluate(forecaster, data, device)
     for text in result.pop("notices"):
         console.notice(text)

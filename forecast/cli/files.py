@@ -14,14 +14,20 @@ STDIN = "-"
 
 
 def expand(inputs: Sequence[str]) -> list[str]:
-    """Turn patterns into the files they match, in order, each file once.
+    """Turn names of data sets and patterns into files, in order, each file once.
 
     Raises:
         NotFoundError: a pattern matches nothing.
         UsageError: standard input is named twice.
     """
+    from forecast.data import DATASETS
+    from forecast.data.files import locate
+
     found: list[str] = []
     for text in inputs:
+        if text in DATASETS:
+            found.append(str(locate(DATASETS[text].files[0])))
+            continue
         if text == STDIN or Path(text).exists() or not glob.has_magic(text):
             found.append(text)
             continue

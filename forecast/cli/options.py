@@ -25,41 +25,41 @@ def sources(incomplete: str) -> list[str]:
 
 Lookback = Annotated[
     int | None,
-    typer.Option(min=1, help="Past rows a model sees [window.lookback].", rich_help_panel=_SIZE),
+    typer.Option(min=1, help="Past rows a model sees (window.lookback).", rich_help_panel=_SIZE),
 ]
 Horizon = Annotated[
     int | None,
-    typer.Option(min=1, help="Rows to forecast [window.horizon].", rich_help_panel=_SIZE),
+    typer.Option(min=1, help="Rows to forecast (window.horizon).", rich_help_panel=_SIZE),
 ]
 Target = Annotated[
     list[str] | None,
     typer.Option(
         "--target",
-        help="Column to forecast, repeatable; all numeric ones by default [data.target].",
+        help="Column to forecast, repeatable; all numeric ones by default (data.target).",
         rich_help_panel=_READ,
     ),
 ]
-Time = Annotated[str | None, typer.Option(help="Time column [data.time].", rich_help_panel=_READ)]
+Time = Annotated[str | None, typer.Option(help="Time column (data.time).", rich_help_panel=_READ)]
 Id = Annotated[
     str | None,
-    typer.Option("--id", help="Series column of a long table [data.id].", rich_help_panel=_READ),
+    typer.Option("--id", help="Series column of a long table (data.id).", rich_help_panel=_READ),
 ]
 DateFormat = Annotated[
     str | None,
     typer.Option(
-        help="Format of the times, such as %d/%m/%Y [data.date_format].", rich_help_panel=_READ
+        help="Format of the times, such as %d/%m/%Y (data.date_format).", rich_help_panel=_READ
     ),
 ]
 Timezone = Annotated[
     str | None,
     typer.Option(
-        help="Zone of local times, such as Europe/London [data.timezone].", rich_help_panel=_READ
+        help="Zone of local times, such as Europe/London (data.timezone).", rich_help_panel=_READ
     ),
 ]
 Fill = Annotated[
     str | None,
     typer.Option(
-        help="What to do with missing cells and rows: none, hold, linear, refuse [data.fill].",
+        help="What to do with missing cells and rows: none, hold, linear, refuse (data.fill).",
         rich_help_panel=_READ,
     ),
 ]

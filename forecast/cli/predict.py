@@ -23,8 +23,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="CSV or Parquet with the history: files, patterns such as 'in/*.csv', or - for "
-            "standard input.",
+            help="CSV or Parquet with the history: files, patterns such as 'in/*.csv', a known "
+            "data set, or - for standard input.",
             show_default=False,
         ),
     ],
@@ -57,11 +57,13 @@ def predict(
     from forecast import prediction
     from forecast.cli import files, options
     from forecast.data import tables
+    from forecast.device import set_threads
     from forecast.errors import PartialError
 
     sources = files.expand(inputs)
     places = files.destinations(sources, out, as_json)
     forecaster = prediction.load(model)
+    set_threads(forecaster.recipe.train.threads)
     reading = options.reading(date_format=date_format, timezone=timezone, fill=fill)
     written: list[dict[str, object]] = []
     skipped: list[str] = []

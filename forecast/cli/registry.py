@@ -83,7 +83,9 @@ def show(
 @app.command()
 def promote(
     name: Name,
-    version: Annotated[int, typer.Argument(help="The version's number.", show_default=False)],
+    version: Annotated[
+        str, typer.Argument(help="A version's number or an alias.", show_default=False)
+    ],
     alias: Annotated[str, typer.Option(help="The alias that shall name it.")] = "champion",
 ) -> None:
     """Point an alias at a version.
@@ -92,8 +94,9 @@ def promote(
     """
     from forecast import tracking
 
-    tracking.promote(name, version, alias=alias)
-    console.answer(f"models:/{name}@{alias} is now version {version}")
+    tracking.promote(name, version, alias)
+    named = tracking.show(name, alias)["version"]
+    console.answer(f"models:/{name}@{alias} is now version {named}")
 
 
 @app.command()

@@ -37,7 +37,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model [model.name]; see `forecast models list`.",
+            help="Model (model.name); see `forecast models list`.",
             autocompletion=options.model_names,
             rich_help_panel="What to forecast",
         ),
@@ -55,14 +55,14 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Register the model under this name [tracking.register].",
+            help="Register the model under this name (tracking.register).",
             rich_help_panel=_KEEP,
         ),
     ] = None,
     alias: Annotated[
         str | None,
         typer.Option(
-            help="Alias for the new version, such as champion [tracking.alias].",
+            help="Alias for the new version, such as champion (tracking.alias).",
             rich_help_panel=_KEEP,
         ),
     ] = None,

@@ -177,13 +177,7 @@ def infer(clock: np.ndarray, steps: np.ndarray) -> Frequency:
         clock: `(N,)` distinct instants in order, series after series.
         steps: positive distances within the series [us], at least one.
     """
-    sizes, counts = np.unique(steps, return_counts=True) if len(steps) < FEW else ((), ())
-    tied = [int(size) for size, count in zip(sizes, counts, strict=True) if count == max(counts)]
-    # Of a handful of rows the steps may all differ; the step is then the one that most rows keep.
-    step = max(
-        tied or [most_common(steps)],
-        key=lambda size: _share(clock, Frequency(unit="fixed", count=size)),
-    )
+    step = _typical(clock, steps)
     if step >= 28 * DAY:
         fits = [(_share(clock, step), step) for step in MONTHLY]
         share, monthly = max(fits, key=lambda fit: fit[0])
@@ -203,6 +197,15 @@ def most_common(values: np.ndarray) -> int:
     return int(found[counts.argmax()])
 
 
+def _typical(clock: np.ndarray, steps: np.ndarray) -> int:
+    """Return the most common step; of several, as among a few rows, the one most rows keep."""
+    if len(steps) > FEW:
+        return most_common(steps)
+    sizes, counts = np.unique(steps, return_counts=True)
+    tied = [int(size) for size in sizes[counts == counts.max()]]
+    return max(tied, key=lambda size: _share(clock, Frequency(unit="fixed", count=size)))
+
+
 def future_times(
     last: np.datetime64, frequency: str, horizon: int, timezone: str | None = None
 ) -> np.ndarray:
@@ -220,16 +223,29 @@ def future_times(
     Raises:
         UsageError: if the frequency is unknown.
     """
+    return _steps(last, frequency, np.arange(1, horizon + 1), timezone)
+
+
+def past_times(
+    first: np.datetime64, frequency: str, count: int, timezone: str | None = None
+) -> np.ndarray:
+    """Return the `count` times that come before `first`, the counterpart of `future_times`."""
+    return _steps(first, frequency, np.arange(-count, 0), timezone)
+
+
+def _steps(
+    origin: np.datetime64, frequency: str, counts: np.ndarray, timezone: str | None
+) -> np.ndarray:
     step = Frequency.parse(frequency)
     zone = timezone if step.on_local_clock else None
-    clock = to_local(np.array([last], "datetime64[us]"), zone)
+    clock = to_local(np.array([origin], "datetime64[us]"), zone)
     ordinals, phases = step.split(clock)
     if phases[0] == NEVER:
         raise UsageError(
             f"The time {clock[0]} is not one of the frequency {frequency}.",
-            hint="Give the last time of a series with this frequency.",
+            hint="Give a time of a series with this frequency.",
         )
-    return to_utc(step.join(ordinals + np.arange(1, horizon + 1), phases[0]), zone)
+    return to_utc(step.join(ordinals + counts, phases[0]), zone)
 
 
 def _anchor(months: np.ndarray, unit: Unit) -> np.ndarray:

@@ -14,9 +14,9 @@ import polars as pl
 from jaxtyping import Float
 
 from forecast import atomic
-from forecast.data import timestamps
+from forecast.data import time_formats
 from forecast.data.regular import Duplicates
-from forecast.data.timestamps import TimeKind
+from forecast.data.time_formats import TimeKind
 from forecast.errors import DataError, NotFoundError, UsageError
 
 Fill = Literal["none", "hold", "linear", "refuse"]
@@ -164,7 +164,7 @@ def forecast_frame(
     else:
         names, cells = tuple(ids), values.reshape(series * horizon, variates)
     columns = {
-        layout.time: timestamps.write(
+        layout.time: time_formats.write(
             clock.reshape(-1), layout.time_kind, layout.time_format, layout.timezone
         )
     }

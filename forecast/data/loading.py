@@ -5,7 +5,7 @@ Letters: N rows of all series, S series, C variates, F calendar features, L look
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,10 +183,23 @@ def resident(table: Table, scaler: Scaler, marks: Marks) -> Series:
         values=torch.from_numpy(values.astype(np.float32)),
         mask=None if observed.all() else torch.from_numpy(observed),
         calendar=torch.from_numpy(calendar) if calendar.shape[1] else None,
+        covariates=torch.from_numpy(one_hot(table)) if table.layout.levels else None,
         series_id=torch.from_numpy(np.repeat(np.arange(len(table.ids)), np.diff(table.offsets)))
         if several
         else None,
     )
+
+
+def one_hot(table: Table) -> np.ndarray:
+    """Lay the categorical columns out as (N, P) past covariates, one for each level.
+
+    A missing cell is 0 everywhere.
+    """
+    columns = [
+        codes[:, None] == np.arange(len(levels))
+        for codes, levels in zip(table.categories.T, table.layout.levels.values(), strict=True)
+    ]
+    return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def read(
@@ -195,6 +208,7 @@ def read(
     *,
     columns: tuple[str, ...] | None = None,
     frequency: str | None = None,
+    levels: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Table:
     """Read the table of a known data set or a file, as the recipe's data section says.
 
@@ -203,6 +217,7 @@ def read(
         options: how to read it.
         columns: the variates that a trained model wants, by name.
         frequency: the frequency that a trained model wants.
+        levels: the levels of categorical columns that a trained model knows.
 
     Raises:
         UsageError: no source is stated.
@@ -212,7 +227,14 @@ def read(
             "The recipe does not say which data: data.source is empty.",
             hint='Put source = "etth1" or a path under [data].',
         )
-    return tables.read(locate(source), options, columns=columns, frequency=frequency, name=source)
+    return tables.read(
+        locate(source),
+        options,
+        columns=columns,
+        frequency=frequency,
+        levels=levels,
+        name=source,
+    )
 
 
 def _parts(table: Table, rows: np.ndarray) -> list[np.ndarray]:

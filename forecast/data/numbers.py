@@ -38,9 +38,12 @@ class Numbers:
     grouped: int | None = None
 
     @property
-    def numeric(self) -> bool:
-        """Say whether more than half of the filled cells are numbers."""
-        return 2 * len(self.bad) < self.filled
+    def textual(self) -> bool:
+        """Say whether the column is text: at least half of its filled cells are no numbers.
+
+        Thousands in groups are numbers, though none that are read.
+        """
+        return 0 < self.filled <= 2 * len(self.bad) and self.grouped is None
 
 
 def decimal_mark(cells: Cells, named: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import Literal, NoReturn
 import numpy as np
 import polars as pl
 
-from forecast.data import timestamps
+from forecast.data import time_formats
 from forecast.data.dialect import Cells
 from forecast.data.frequency import FIXED, NEVER, Frequency, infer
 from forecast.data.timestamps import Stamps
@@ -220,7 +220,7 @@ class _Rows:
     def named(self, row: int) -> str:
         """Write the time of a row, and its series if there are several."""
         series = f" of series {self.ids[self.series[row]]!r}" if len(self.ids) > 1 else ""
-        return timestamps.shown(self.stamps.clock[row]) + series
+        return time_formats.shown(self.stamps.clock[row]) + series
 
     def refuse(self, message: str, row: int, hint: str) -> NoReturn:
         """Raise the error for a row."""

@@ -1,36 +1,21 @@
-"""Text to times: one explicit format, found from one cell and then held to every row.
+"""Columns of times: one explicit format, found from one cell and then held to every row.
 
-The rule for what needs no asking: the year stands first (ISO 8601 in its usual forms, `2020/1/31
-0:00`, `20200131`). Any other numeric date is refused until its format is named, even where one cell
-has a day above 12: the next file may not. Numbers are times only by the formats `epoch` and
-`epoch_ms`.
+Times become UTC where their zone is known, by an offset in the cells or by name.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from forecast.data import time_formats as formats
 from forecast.data.dialect import Cells
-from forecast.data.zones import aware, check_zone, strict_utc, to_local, to_utc
-from forecast.errors import UsageError
+from forecast.data.time_formats import EARLIEST, EPOCHS, LATEST, TimeKind
+from forecast.data.zones import check_zone, strict_utc, to_local, to_utc
 
-TimeKind = Literal["text", "date", "datetime", "zoned", "epoch", "epoch_ms"]
-EPOCHS: dict[str, int] = {"epoch": 1_000_000, "epoch_ms": 1_000}
-# Outside of these years a time is a misread number.
-EARLIEST, LATEST = np.datetime64("1000-01-01", "us"), np.datetime64("9999-12-31T23:59:59", "us")
-
-_DATED = re.compile(r"(\d{4})(?:([-/.])(\d{1,2})(?:\2(\d{1,2}))?)?")
-_CLOCK = re.compile(r"(\d{1,2})(?::(\d{2})(?::(\d{2})(\.\d{1,9})?)?)?")
-_COMPACT = re.compile(r"\d{8}(?:([T ]?)\d{4}(\d{2})?)?")
-_SWAPPABLE = re.compile(r"(\d{1,2})([-/. ])(\d{1,2})\2(\d{4}|\d{2})(?:([T ])(\d.*))?")
-_OFFSET = r"\s*(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$"
-# An offset follows a time of day; without one, -01 would be a part of the date.
-_TIMED_OFFSET = r"[T ]\d[\d:.]*" + _OFFSET
 _SEVERAL_OFFSETS = (
     "The times carry several offsets from UTC, so the local clock is not known: calendar and "
     "output are in UTC. Name the zone with --timezone to have them local."
@@ -110,79 +95,6 @@ def parse(
     )
 
 
-def is_time(text: str, date_format: str | None = None, *, certain: bool = True) -> bool:
-    """Say whether a cell shows by itself, or by a format, that it is a time.
-
-    Args:
-        text: the cell.
-        date_format: a strptime format that would do.
-        certain: whether a date whose day and month could be swapped does not count.
-    """
-    text = text.strip()
-    if date_format is not None and date_format not in EPOCHS:
-        stem = re.sub(_OFFSET, "", text) if date_format.endswith("%z") else text
-        form = date_format.removesuffix("%z").rstrip()
-        return not np.isnat(_strptime(pl.Series([stem]), form)[0])
-    if not certain and _SWAPPABLE.fullmatch(text):
-        return True
-    return not text.isdigit() and format_of(text) is not None
-
-
-def format_of(text: str) -> str | None:
-    """Return the format of a time that begins with its year, its offset left out, or None."""
-    if re.search(_TIMED_OFFSET, text):
-        text = re.sub(_OFFSET, "", text)
-    if compact := _COMPACT.fullmatch(text):
-        return "%Y%m%d" + (
-            "" if compact[1] is None else f"{compact[1]}%H%M{'%S' if compact[2] else ''}"
-        )
-    dated = _DATED.match(text)
-    if dated is None:
-        return None
-    _, mark, month, day = dated.groups()
-    date = "%Y" + "".join(
-        f"{mark}{_padded(code, part)}" for code, part in (("m", month), ("d", day)) if part
-    )
-    rest = text[dated.end() :]
-    if not rest:
-        return date
-    clock = _CLOCK.fullmatch(rest[1:].lstrip())
-    if day is None or rest[0] not in "T " or clock is None:
-        return None
-    hour, minute, second, fraction = clock.groups()
-    parts = ((minute, ":%M"), (second, ":%S"), (fraction, "%.f"))
-    return f"{date}{rest[0]}{_padded('H', hour)}" + "".join(code for part, code in parts if part)
-
-
-def _padded(code: str, digits: str) -> str:
-    return f"%{code}" if len(digits) == 2 else f"%-{code}"
-
-
-def write(times: np.ndarray, kind: TimeKind, form: str | None, zone: str | None) -> pl.Series:
-    """Write times in the way of the file whose `Stamps` had this kind, format and zone."""
-    if kind in EPOCHS:
-        whole, part = np.divmod(times.astype(np.int64), EPOCHS[kind])
-        return pl.Series(whole + part / EPOCHS[kind] if part.any() else whole)
-    if kind == "zoned" and zone is not None:
-        return aware(times, zone)
-    clock = pl.Series(to_local(times, zone))
-    if kind == "date":
-        return clock.cast(pl.Date)
-    if kind != "text" or form is None:
-        return clock
-    if "%z" not in form and "%:z" not in form:
-        return clock.dt.strftime(form)
-    if zone is not None and zone[0] in "+-":
-        return clock.dt.strftime(form.replace("%:z", zone).replace("%z", zone.replace(":", "")))
-    return aware(times, zone or "UTC").dt.strftime(form)
-
-
-def shown(time: np.datetime64) -> str:
-    """Write a time for people, as short as it is exact."""
-    text = str(time.astype("datetime64[us]")).replace("T", " ")
-    return text.removesuffix(".000000").removesuffix(" 00:00:00")
-
-
 def _epoch(cells: Cells, column: pl.Series, unit: str, timezone: str | None) -> Stamps:
     exact = column.cast(pl.Int64, strict=False)
     numbers = column.cast(pl.Float64, strict=False).to_numpy() * EPOCHS[unit]
@@ -241,10 +153,10 @@ def _text(
 ) -> Stamps:
     form = date_format
     if date_format is None:
-        pattern = _TIMED_OFFSET if re.search(_TIMED_OFFSET, column[0]) else None
+        pattern = formats.TIMED_OFFSET if re.search(formats.TIMED_OFFSET, column[0]) else None
     else:
-        _check_format(date_format)
-        pattern = _OFFSET if date_format.endswith("%z") else None
+        formats.check_format(date_format)
+        pattern = formats.OFFSET if date_format.endswith("%z") else None
         form = date_format.removesuffix("%z").rstrip()
     if pattern is None:
         clock, form = _clock(cells, column, column, form)
@@ -269,24 +181,11 @@ def _text(
     )
 
 
-def _check_format(date_format: str) -> None:
-    if not re.search(r"%[-_0]?[YyGFDcsx+]", date_format):
-        raise UsageError(
-            f"The date format {date_format!r} has no year.",
-            hint="Write a strptime format such as %d/%m/%Y %H:%M, or epoch, or epoch_ms.",
-        )
-    if "%z" in date_format[:-2] or "%Z" in date_format:
-        raise UsageError(
-            f"In the date format {date_format!r} the offset must be %z and stand at the end.",
-            hint="Move the offset to the end, or convert the times to UTC.",
-        )
-
-
 def _offsets(
     cells: Cells, column: pl.Series, pattern: str
 ) -> tuple[pl.Series, np.ndarray, str | None]:
     """Part the offsets from the times; the last result is their text if all have the same."""
-    suffix = re.search(_OFFSET, column[0])
+    suffix = re.search(formats.OFFSET, column[0])
     if suffix and column.str.ends_with(suffix[0]).all():
         distance = np.full(len(column), _distance(cells, column, suffix[1]))
         return column.str.strip_suffix(suffix[0]), distance, suffix[0]
@@ -305,7 +204,7 @@ def _offsets(
         {text: int(distance.astype(np.int64)) for text, distance in known.items()},
         return_dtype=pl.Int64,
     )
-    return column.str.replace(_OFFSET, ""), minutes.to_numpy().astype("timedelta64[m]"), None
+    return column.str.replace(formats.OFFSET, ""), minutes.to_numpy().astype("timedelta64[m]"), None
 
 
 def _distance(cells: Cells, column: pl.Series, text: str) -> np.timedelta64:
@@ -344,12 +243,12 @@ def _clock(
     while len(left):
         # The shortest cell is the one that shows numbers without a leading zero.
         sample = pending[pending.str.len_bytes().arg_min() or 0]
-        form = date_format or format_of(sample)
+        form = date_format or formats.format_of(sample)
         if form is None or form in forms:
             row = _first_unknown(stem, left, date_format)
             raise _not_understood(cells, column, row, date_format)
         forms.append(form)
-        found = _strptime(pending, form)
+        found = formats.strptime(pending, form)
         if date_format is None and form.startswith("%Y%m"):
             # Without marks between them, only the full number of digits tells the parts apart.
             found[(pending.str.len_bytes() != len(sample)).to_numpy()] = np.datetime64("NaT")
@@ -357,46 +256,14 @@ def _clock(
         clock[left[known]] = found[known]
         left = left[~known]
         pending = stem.gather(left)
-    return clock, _as_written(stem, clock, max(forms, key=lambda form: form.count("%")))
-
-
-def _as_written(stem: pl.Series, clock: np.ndarray, form: str) -> str:
-    """Refine a format so that it also writes the shortest and the longest cell as they are."""
-    sizes = stem.str.len_bytes()
-    rows = [sizes.arg_min() or 0, sizes.arg_max() or 0]
-    form = form.replace(".%f", "%.f")
-    for fraction in ("%.f", "%.3f", "%.6f", "%.9f"):
-        padded = form.replace("%.f", fraction)
-        for refined in (padded, re.sub(r"%(?=[mdHI])", "%-", padded)):
-            if write(clock[rows], "text", refined, None).to_list() == stem.gather(rows).to_list():
-                return refined
-    return form
-
-
-def _strptime(texts: pl.Series, form: str) -> np.ndarray:
-    form = form.replace(".%f", "%.f")
-    if not re.search(r"%[-_0]?[dejDFcxsvuaA+]", form):
-        if not re.search(r"%[-_0]?[mbBh]", form):
-            texts, form = texts + "-01", form + "-%m"
-        texts, form = texts + "-01", form + "-%d"
-    if re.search(r"%-?H$", form):
-        texts, form = texts + ":00", form + ":%M"
-    try:
-        found = texts.str.to_datetime(form, strict=False, time_unit="us").to_numpy().copy()
-    except pl.exceptions.PolarsError as error:
-        raise UsageError(
-            f"The date format {form!r} makes no sense.",
-            hint="Write a strptime format such as %d/%m/%Y %H:%M, or epoch, or epoch_ms.",
-        ) from error
-    found[(found < EARLIEST) | (found > LATEST)] = np.datetime64("NaT")
-    return found
+    return clock, formats.as_written(stem, clock, max(forms, key=lambda form: form.count("%")))
 
 
 def _first_unknown(stem: pl.Series, left: np.ndarray, date_format: str | None) -> int:
     """Return the first row that is no time by itself; some rows left may be, by another format."""
     for row in left[:1000]:
-        form = date_format or format_of(stem[int(row)])
-        if form is None or np.isnat(_strptime(stem[int(row) : int(row) + 1], form))[0]:
+        form = date_format or formats.format_of(stem[int(row)])
+        if form is None or np.isnat(formats.strptime(stem[int(row) : int(row) + 1], form))[0]:
             return int(row)
     return int(left[0])
 
@@ -408,19 +275,19 @@ def _not_understood(
     if date_format is not None:
         message = f"The time {text!r} does not have the format {date_format!r}."
         hint = "Mend the cell, or name the right format: --date-format."
-    elif _SWAPPABLE.fullmatch(text):
+    elif formats.SWAPPABLE.fullmatch(text):
         message = f"In {text!r} day and month could be swapped."
-        hint = f"Name the format: --date-format '{_proposal(column)}'."
+        hint = f"Name the format: --date-format '{formats.proposal(column)}'."
     elif re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
         message = f"The number {text!r} is no time by itself."
         hint = (
             "If it counts from 1970, name the unit: --date-format epoch (seconds) or epoch_ms; "
             "if another column holds the times, name it: --time."
         )
-    elif format_of(text) is not None and not re.search(_TIMED_OFFSET, text):
+    elif formats.format_of(text) is not None and not re.search(formats.TIMED_OFFSET, text):
         message = f"There is no such time as {text!r}."
         hint = "Mend the cell, or take the row out."
-    elif re.search(_TIMED_OFFSET, text):
+    elif re.search(formats.TIMED_OFFSET, text):
         message = f"The time {text!r} has an offset from UTC, others have none."
         hint = "Write all times with their offset, or all without."
     else:
@@ -430,25 +297,6 @@ def _not_understood(
             "column that holds the times: --time."
         )
     return cells.error(message, row=row, column=column.name, hint=hint)
-
-
-def _proposal(column: pl.Series) -> str:
-    """Propose the format of dates whose year stands last, by the column's highest numbers."""
-    matches = [match for text in column if (match := _SWAPPABLE.fullmatch(text))]
-    mark, year, separator, clock = matches[0].group(2, 4, 5, 6)
-    month_first = (
-        max(int(match[1]) for match in matches) <= 12 < max(int(match[3]) for match in matches)
-    )
-    date = mark.join(["%m", "%d"] if month_first else ["%d", "%m"])
-    form = f"{date}{mark}{'%Y' if len(year) == 4 else '%y'}"
-    if clock is None:
-        return form
-    colons = clock.count(":")
-    twelve = re.search(r"[AaPp][Mm]$", clock)
-    hour = "%I" if twelve else "%H"
-    return f"{form}{separator}{hour}{':%M' * (colons > 0)}{':%S' * (colons > 1)}" + (
-        " %p" if twelve else ""
-    )
 
 
 def _localised(
@@ -475,7 +323,8 @@ def _localised(
     if absent.any():
         row = int(unclear[absent.argmax()])
         raise cells.error(
-            f"There was no {shown(clock[row])} in {zone}: the clocks were set forward over it.",
+            f"There was no {formats.shown(clock[row])} in {zone}: the clocks were set forward "
+            "over it.",
             row=row,
             column=name,
             hint="If the times are in another zone, such as UTC, name that one: --timezone.",
@@ -486,9 +335,7 @@ def _localised(
     return times
 
 
-def _second_passes(
-    clock: np.ndarray, rows: np.ndarray, series: np.ndarray | None
-) -> np.ndarray:
+def _second_passes(clock: np.ndarray, rows: np.ndarray, series: np.ndarray | None) -> np.ndarray:
     """Say which of the rows, whose times the clock shows twice, stand for the second.
 
     Of two rows of a series the later one does. A row alone stands for the first, unless its series
@@ -498,9 +345,10 @@ def _second_passes(
     backwards = np.count_nonzero(distances < 0) > np.count_nonzero(distances > 0)
     order = slice(None, None, -1 if backwards else 1)
     owner = np.zeros(len(clock), np.int64) if series is None else series
-    table = pl.DataFrame({"series": owner, "clock": clock})
-    span = table.group_by("series").agg(begin=pl.col("clock").min(), end=pl.col("clock").max())
-    shown = table[rows][order].join(span, "series", how="left", maintain_order="left")
+    table = pl.DataFrame({"series": owner, "clock": clock}).with_columns(
+        begin=pl.col("clock").min().over("series"), end=pl.col("clock").max().over("series")
+    )
+    shown = table[rows][order]
     one = ["series", "clock"]
     hour = pl.col("clock") < pl.col("begin") + pl.duration(hours=12)
     begins = hour & (pl.col("clock").min().over("series") == pl.col("begin"))

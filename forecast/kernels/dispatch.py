@@ -101,9 +101,10 @@ def disagreement(
             found = (output.detach(), *torch.autograd.grad(output, trial, weights.to(output.dtype)))
         except Exception as error:  # noqa: BLE001  # a compiler may fail in any way it likes
             return f"it raised {type(error).__name__}: {error}"
-    largest = max(float(x.abs().max()) for x in wanted)
+    # Results may all be 0, where every key is hidden.
+    least = max(1e-30, *(float(x.abs().max()) / 10 for x in wanted))
     for place, (have, want) in enumerate(zip(found, wanted, strict=True)):
-        error = (have.double() - want).abs().max() / want.abs().max().clamp(min=largest / 10)
+        error = (have.double() - want).abs().max() / want.abs().max().clamp(min=least)
         # Written so that NaN counts as a disagreement.
         if not error <= tolerance:
             what = "its values" if place == 0 else f"its gradient {place} of {len(inputs)}"

@@ -24,7 +24,7 @@ from forecast.tracking import model, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
 Record = dict[str, Any]
 
@@ -116,42 +116,50 @@ def _line(record: Record) -> str:
 
 
 def _start(target: Target, record: Record) -> None:
-    """Open a run, or go on with one that is there; a run that is gone is replaced by a new one."""
+    """Open a run, or go on with one that is there."""
     from mlflow.entities import Param, RunTag  # noqa: PLC0415
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-    client, known = target.client, {}
-    target.run_id = record["run_id"]
-    if target.run_id:
-        try:
-            known = client.get_run(target.run_id).data.params
-            client.update_run(target.run_id, status="RUNNING")
-        except MlflowException as error:
-            gone = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-            if not gone or "experiment" not in record:
-                raise
-            warnings.warn(
-                f"Run {target.run_id} is not on the tracking server any more; a new one is made.",
-                stacklevel=2,
-            )
-            target.run_id = ""
-    if not target.run_id:
+    client = target.client
+    run = _existing(client, record)
+    if run is None:
         experiment = _experiment(client, record["experiment"])
         run = client.create_run(experiment, record["time"], run_name=record["name"])
-        target.run_id = run.info.run_id
+    target.run_id = run.info.run_id
     if "experiment" not in record:
         return
-    tags = [RunTag(_key(key), value) for key, value in record["tags"].items()]
-    client.log_batch(target.run_id, tags=tags)
+    # What the run states already stays: MLflow refuses another value for a parameter, and
+    # `mlflow run` has said where a run of its own comes from.
+    tags = {key: text for key, text in record["tags"].items() if key not in run.data.tags}
+    params = {key: text for key, text in record["params"].items() if key not in run.data.params}
+    client.log_batch(target.run_id, tags=[RunTag(_key(key), text) for key, text in tags.items()])
     if datasets := _datasets(record["datasets"]):
         client.log_inputs(target.run_id, datasets=datasets)
-    # Parameters are written once: MLflow refuses another value for a name it knows.
-    new = {name: text for name, text in record["params"].items() if name not in known}
-    short = [Param(_key(name), _shortened(text)) for name, text in new.items()]
+    short = [Param(_key(key), _shortened(text)) for key, text in params.items()]
     for first in range(0, len(short), _MOST_PARAMETERS):
         client.log_batch(target.run_id, params=short[first : first + _MOST_PARAMETERS])
-    if long := {name: text for name, text in new.items() if len(text) > _LONGEST_PARAMETER}:
+    if long := {key: text for key, text in params.items() if len(text) > _LONGEST_PARAMETER}:
         client.log_dict(target.run_id, long, LONG_PARAMETERS)
+
+
+def _existing(client: MlflowClient, record: Record) -> Run | None:
+    """Reopen the run that a record goes on with; None for a new one, or for one that is gone."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    if not (run_id := record["run_id"]):
+        return None
+    try:
+        run = client.get_run(run_id)
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        gone = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+        if not gone or "experiment" not in record:
+            raise
+        warnings.warn(
+            f"Run {run_id} is not on the tracking server any more; a new one is made.",
+            stacklevel=2,
+        )
+        return None
+    return run
 
 
 def _metrics(target: Target, record: Record) -> None:

@@ -202,10 +202,10 @@ def _run_place(client: MlflowClient, rest: str) -> tuple[str, str]:
     except MlflowException as error:
         raise _absent(error, f"There is no run {run_id!r}") from error
     outputs = run.outputs.model_outputs if run.outputs else []
-    for output in reversed(outputs):
-        logged = client.get_logged_model(output.model_id)
-        if path in ("", logged.name):
-            return logged.artifact_location, logged.tags.get("digest", "")
+    models = [client.get_logged_model(output.model_id) for output in outputs]
+    if fitting := [item for item in models if path in ("", item.name)]:
+        last = max(fitting, key=lambda item: item.creation_timestamp)
+        return last.artifact_location, last.tags.get("digest", "")
     if not path:
         raise NotFoundError(
             f"Run {run_id} has logged no model.",
@@ -359,13 +359,14 @@ def _absent(error: Exception, sentence: str) -> NotFoundError:
 @contextmanager
 def _client() -> Generator[MlflowClient]:
     """Yield a client of the store, and put MLflow's errors into ours."""
-    client = store.connect(store.tracking_uri())
+    uri = store.tracking_uri()
+    store.load()
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     try:
-        yield client
-    except MlflowException as error:
+        yield store.connect(uri)
+    except (MlflowException, OSError) as error:
         raise ForecastError(
-            f"The tracking store {store.shown(client.tracking_uri)} refused: {error}",
-            hint="Mend that on the server, or set MLFLOW_TRACKING_URI to another one.",
+            f"The tracking store {store.shown(uri)} could not be used: {error}",
+            hint="Mend that, or set MLFLOW_TRACKING_URI to another store.",
         ) from error

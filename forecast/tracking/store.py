@@ -67,7 +67,9 @@ def prepare(uri: str) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
 
         draft = file.with_name(f"{file.name}.draft")
-        draft.unlink(missing_ok=True)
+        # With the journal beside a draft that was killed, sqlite would bring that one back.
+        for left in file.parent.glob(f"{draft.name}*"):
+            left.unlink()
         with _collector_paused():
             made = SqlAlchemyStore(f"sqlite:///{draft}", artifact_root(uri) or "")
         made.engine.dispose()

@@ -389,7 +389,7 @@ def test_other_names_static_and_categorical_columns():
     found = table(text, categorical=("weather",), **roles)
     assert found.columns == ("price", "sales")
     assert found.values[0].tolist() == [5, 1]
-    assert found.static.to_dict(as_series=False) == {"size": [2.0, 3.5], "town": ["X", None]}
+    assert {name: list(cells) for name, cells in found.static.items()} == {"size": [2.0, 3.5], "town": ["X", None]}
     assert found.categories[:, 0].tolist() == [0, -1, -1, 1, 1, 1]
     assert found.layout.levels == {"weather": ("rain", "sun")}
     later = table(

@@ -250,7 +250,7 @@ def refused_or_read(content, options, columns=None, frequency=None):
     inner = np.delete(np.diff(found.times), starts[1:] - 1)
     assert (inner > np.timedelta64(0, "us")).all()
     assert len(found.categories) == len(found.times)
-    assert len(found.static) == len(found.ids)
+    assert all(len(column) == len(found.ids) for column in found.static.values())
     later = np.stack(
         [
             future_times(found.times[end - 1], found.frequency, 2, found.layout.timezone)

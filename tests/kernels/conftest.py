@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-CAPABILITIES = (80, 90, 100)
-
 
 class Launch(NamedTuple):
     """Hold one launch that a form made: the kernel and its arguments by name."""
@@ -26,7 +24,7 @@ class Resources(NamedTuple):
     """Hold what one thread, or for shared memory one block, of a kernel uses."""
 
     registers: int
-    stack: int
+    spilled: int
     shared: int
 
 
@@ -55,8 +53,18 @@ def compile_launch(tmp_path: Path) -> Callable[[Launch, int], Resources]:
     from triton.compiler import ASTSource
     from triton.runtime.jit import mangle_type
 
-    # It comes with Triton, as the assembler does; a compute capability needs no such device.
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    # They come with Triton; a compute capability needs no such device.
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+    def run(tool: str, *arguments: str | Path) -> str:
+        command = [str(tools / tool), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+
+    def read(pattern: str, text: str) -> tuple[str, ...]:
+        match = re.search(pattern, text)
+        assert match, text
+        return match.groups()
 
     def compile_launch(launch: Launch, capability: int) -> Resources:
         constants = {
@@ -75,12 +83,20 @@ def compile_launch(tmp_path: Path) -> Callable[[Launch, int], Resources]:
         source = ASTSource(launch.kernel, signature, constants, attributes)
         target = GPUTarget("cuda", capability, 32)
         built = triton.compile(source, target=target, options=launch.options)
-        cubin = tmp_path / "kernel.cubin"
+        cubin, ptx = tmp_path / "kernel.cubin", tmp_path / "kernel.ptx"
         cubin.write_bytes(built.asm["cubin"])
-        usage = subprocess.run(
-            [str(tool), "-res-usage", str(cubin)], capture_output=True, text=True, check=True
+        registers, stack = (
+            int(n) for n in read(r"REG:(\d+) STACK:(\d+)", run("cuobjdump", "-res-usage", cubin))
         )
-        registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups()
-        return Resources(int(registers), int(stack), built.metadata.shared)
+        spilled = 0
+        if stack:
+            # Spills live on the stack, but not they alone: the assembler tells them apart.
+            ptx.write_text(built.asm["ptx"])
+            (architecture,) = read(r"\.target (\w+)", built.asm["ptx"])
+            report = run(
+                "ptxas-blackwell", "-v", f"--gpu-name={architecture}", ptx, "-o", os.devnull
+            )
+            spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill", report))
+        return Resources(registers, spilled, built.metadata.shared)
 
     return compile_launch

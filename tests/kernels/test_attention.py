@@ -144,7 +144,7 @@ def test_arguments_that_contradict_each_other_are_refused():
     with pytest.raises(UsageError, match="9 queries cannot stand at the last positions of 5 keys"):
         attention(q, k, v, causal=True)
     with pytest.raises(UsageError, match="at least 1"):
-        attention(q, k, v, window=0)
+        attention(k, k, v, window=0)
     with pytest.raises(UsageError, match="no backend"):
         attention(q, k, v, backend="flash")
     with pytest.raises(UsageError, match="takes no mask"):
@@ -158,7 +158,7 @@ def test_a_named_kernel_that_cannot_run_says_why(monkeypatch):
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Triton is not installed"):
         attention(q, k, v, backend="triton")
-    chosen = choose(torch.device("cuda"), torch.float32, masks=True)
+    chosen = choose(torch.device("cuda"), torch.float32, mask="stored")
     assert chosen == ("tiled", "SDPA would store the mask; Triton is not installed")
 
 

@@ -149,9 +149,13 @@ def test_an_artefact_changed_behind_the_registry_is_refused(
         resolve("models:/etth1@champion")
 
 
-def test_a_dead_server_is_an_error_here(
-    monkeypatch: pytest.MonkeyPatch, make_artefact: Callable[..., Path]
+def test_a_store_that_cannot_be_used_is_an_error_here(
+    monkeypatch: pytest.MonkeyPatch, make_artefact: Callable[..., Path], tmp_path: Path
 ) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(ForecastError, match="could not be used"):
+        rows()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     for action in (rows, lambda: resolve("models:/a/1"), lambda: add(make_artefact(), name="a")):
         with pytest.raises(ForecastError, match="does not answer"):

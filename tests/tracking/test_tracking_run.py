@@ -262,6 +262,12 @@ def test_a_run_goes_on(uri: str, tmp_path: Path) -> None:
         third = start(tmp_path, run_id="0" * 32)
     third.finish()
     assert third.run_id not in (None, "0" * 32)
+    store.connect(uri).delete_run(first.run_id)
+    with pytest.warns(UserWarning, match="not on the tracking server any more"):
+        fourth = start(tmp_path, run_id=first.run_id)
+    fourth.finish()
+    assert fourth.run_id != first.run_id
+    assert seen(fourth.run_id)["params"]["train.p0"] == "0"
 
 
 def test_a_run_that_started_without_a_server_goes_on_with_one(uri: str, tmp_path: Path) -> None:
@@ -285,11 +291,15 @@ def test_a_project_run_is_gone_on_with_once(
     experiment = client.create_experiment("of the project", str(tmp_path / "artifacts"))
     made = client.create_run(experiment).info.run_id
     client.log_param(made, "recipe", "etth1.toml")
+    client.set_tag(made, "mlflow.source.type", "PROJECT")
     monkeypatch.setenv("MLFLOW_RUN_ID", made)
     with start(tmp_path) as first, start(tmp_path) as second:
         assert first.run_id == made
         assert second.run_id != made
-    assert seen(made)["params"]["recipe"] == "etth1.toml"
+    got = seen(made)
+    assert got["params"].keys() >= {"recipe", "train.p0"}
+    assert got["tags"] == {"model": "itransformer", "mlflow.source.type": "PROJECT"}
+    assert len(got["datasets"]) == 1
 
 
 def test_what_the_server_refuses_costs_that_record_alone(uri: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +24,8 @@ BACKENDS = {
     "tiled": "forecast.kernels.attention.tiled",
     "triton": "forecast.kernels.attention.triton",
 }
+
+Mask = Literal["none", "causal", "padding", "stored"]
 
 # Up to here all scores at once are the fastest on a CPU: 16 MB of them in float32; and without
 # dropout, where SDPA is fused, fewer keys than a vector register or two.
@@ -70,10 +73,14 @@ def attention(
     if window is not None and window < 1:
         raise UsageError(f"window={window}; a window is at least 1.", hint="Use window=None.")
     if backend == "auto":
-        masks = window is not None or (causal and (key_padding is not None or queries != keys))
+        mask: Mask = "causal" if causal else "none"
+        if window is not None or (causal and (key_padding is not None or queries != keys)):
+            mask = "stored"
+        elif key_padding is not None:
+            mask = "padding"
         choice = choose(
-            q.device, q.dtype, head_width=width, masks=masks, padded=key_padding is not None,
-            dropout=dropout > 0, keys=keys, scores=q.shape[0] * q.shape[1] * queries * keys,
+            q.device, q.dtype, head_width=width, mask=mask, dropout=dropout > 0, keys=keys,
+            scores=q.shape[0] * q.shape[1] * queries * keys,
         )  # fmt: skip
         backend = choice.backend
         if backend == "triton" and (reason := self_check(q.device, q.dtype)):
@@ -96,8 +103,7 @@ def choose(
     dtype: torch.dtype,
     *,
     head_width: int = 64,
-    masks: bool = False,
-    padded: bool = False,
+    mask: Mask = "none",
     dropout: bool = False,
     keys: int = 1024,
     scores: int = 1 << 30,
@@ -108,22 +114,21 @@ def choose(
         device: where the tensors are.
         dtype: what they hold.
         head_width: E.
-        masks: whether SDPA would need a mask of L x S.
-        padded: whether keys are padded.
+        mask: what SDPA would be given: nothing, a flag, a mask of the keys, or one of L x S.
         dropout: whether weights are dropped.
         keys: S.
         scores: B H L S.
     """
     if device.type == "cuda":
-        if not masks and not padded:
+        if mask in ("none", "causal"):
             return Choice("sdpa", "torch has a fused CUDA form of it")
         obstacle = dispatch.triton_obstacle(device, dtype, head_width)
         if not obstacle:
             return Choice("triton", "SDPA would store the mask; checked against the reference once")
         return Choice("tiled", f"SDPA would store the mask; {obstacle}")
-    if masks:
+    if mask == "stored":
         return Choice("tiled", "SDPA would store the mask")
-    if not padded and scores <= _FEW_SCORES and (dropout or keys < _FEW_KEYS):
+    if mask == "none" and scores <= _FEW_SCORES and (dropout or keys < _FEW_KEYS):
         return Choice("direct", "so few scores are faster held all at once")
     if dropout:
         return Choice("tiled", "SDPA would store all scores on this device")
@@ -136,8 +141,8 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, st
         choose(device, dtype).row("attention"),
         choose(device, dtype, keys=8, scores=1 << 16).row("attention, few keys"),
         choose(device, dtype, dropout=True).row("attention, dropout"),
-        choose(device, dtype, padded=True).row("attention, key padding"),
-        choose(device, dtype, masks=True).row("attention, window"),
+        choose(device, dtype, mask="padding").row("attention, key padding"),
+        choose(device, dtype, mask="stored").row("attention, window"),
     ]
 
 

@@ -97,7 +97,7 @@ def _tiles(q: Tensor, k: Tensor, task: Task) -> Iterator[Tile]:
     keys = k.shape[1]
     columns = torch.arange(keys, device=q.device)
     shared = task.rows.ndim == 1
-    generator = torch.Generator(q.device)
+    generator = torch.Generator(q.device) if task.dropout else None
     for number, (some, part) in enumerate(blocks(q.shape[0], q.shape[1], keys)):
         span, seen, bias, blind, keep = slice(0, keys), None, None, None, None
         if task.causal or task.window is not None:
@@ -112,7 +112,7 @@ def _tiles(q: Tensor, k: Tensor, task: Task) -> Iterator[Tile]:
             blind = ~seen.any(-1, keepdim=True)
         if seen is not None:
             bias = torch.where(seen, 0.0, -torch.inf).to(q.dtype)
-        if task.dropout:
+        if generator is not None:
             generator.manual_seed(task.seed + number)
             size = (some.stop - some.start, part.stop - part.start, span.stop - span.start)
             keep, rescale = keep_mask(

@@ -27,9 +27,7 @@ def measure(
 ) -> Float[Tensor, "B H L"]:
     """Compute what `reference.measure` defines."""
     shape = q.shape[:3]
-    q, k = (x.flatten(0, 1) for x in (q, k))
-    if q.dtype in (torch.float16, torch.bfloat16):
-        q, k = q.float(), k.float()
+    q, k = tiled.widen(q.flatten(0, 1), k.flatten(0, 1))
     with torch.autocast(q.device.type, enabled=False):
         if sample is not None and sample.ndim == 2:
             measured = _per_query(q, k, sample)

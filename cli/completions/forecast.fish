@@ -1,0 +1,1 @@
+complete --command forecast --no-files --arguments "(env _FORECAST_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) forecast)" --condition "env _FORECAST_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) forecast"

@@ -1,0 +1,180 @@
+"""What frames come before and on average: references that forecasts are compared and built with.
+
+A reference gives one frame for every time, known before the forecast is made: the frame a day or a
+week before, or the mean over the training part of the same hour, hour of the week, month, or hour
+and day of the year.
+
+Letters: N frames, M >= N instants (frames to come included), S slots, C channels, Y X cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from forecast.errors import UsageError, nearest
+
+HOUR, DAY = 3_600_000_000, 86_400_000_000
+# The frame of a day, a week or a year before.
+LAGS = ("day", "week", "year")
+# Day-of-year means are smoothed by a Gaussian of this deviation, cut off at this distance [days].
+# Source: Rasp et al., "WeatherBench 2", 2024, section 2.3, where the window is 61 days too.
+_DEVIATION, _REACH = 10.0, 30
+
+
+def _hour(times: np.ndarray) -> np.ndarray:
+    return times.astype(np.int64) % DAY // HOUR
+
+
+def _day_of_year(times: np.ndarray) -> np.ndarray:
+    days = times.astype("datetime64[D]")
+    return (days - days.astype("datetime64[Y]")).astype(np.int64)
+
+
+def _weekday(times: np.ndarray) -> np.ndarray:
+    return (times.astype("datetime64[D]").astype(np.int64) + 3) % 7
+
+
+# The mean of each: how many slots there are of it, and the slot of each time.
+TABLES: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
+    "hour-mean": (24, _hour),
+    "hour-of-week-mean": (168, lambda times: _weekday(times) * 24 + _hour(times)),
+    "half-hour-mean": (48, lambda times: times.astype(np.int64) % DAY // (HOUR // 2)),
+    "half-hour-of-week-mean": (
+        336,
+        lambda times: _weekday(times) * 48 + times.astype(np.int64) % DAY // (HOUR // 2),
+    ),
+    "month-mean": (12, lambda times: times.astype("datetime64[M]").astype(np.int64) % 12),
+    "day-of-year-mean": (366 * 24, lambda times: _day_of_year(times) * 24 + _hour(times)),
+}
+_SMOOTHED = "day-of-year-mean"
+
+
+def slots_of(name: str, times: np.ndarray) -> Int[np.ndarray, " M"]:
+    """Give the slot of each time in a table.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    if name not in TABLES:
+        raise UsageError(
+            f"There is no reference {name!r}.", hint=nearest(name, [*LAGS, *TABLES])
+        )
+    return TABLES[name][1](times)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lag:
+    """Refer to an earlier frame.
+
+    Attributes:
+        rows: (M,) the row of it for each instant, -1 where there is none.
+    """
+
+    name: str
+    rows: Int[Tensor, " M"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Refer to the mean of a slot, in scaled space.
+
+    For a frame that went into the mean it is taken out again, lest a model see in training what
+    it has to forecast; smoothed means have so many frames in them that they are left alone.
+
+    Attributes:
+        slots: (M,) the slot of each instant.
+        means: (S, C, Y, X).
+        counts: frames in each mean, (S, 1, 1, 1) or, with missing cells, (S, C, Y, X).
+        fitted: rows below this one went into the means.
+    """
+
+    name: str
+    slots: Int[Tensor, " M"]
+    means: Float[Tensor, "S C Y X"]
+    counts: Tensor
+    fitted: int
+
+    def frames(self, rows: Int[Tensor, "*n"], values: Tensor | None) -> Float[Tensor, "*n C Y X"]:
+        """Give the mean for each row.
+
+        Args:
+            rows: numbers of instants.
+            values: scaled frames of these rows, missing cells NaN; None where they are to come.
+        """
+        slots = self.slots[rows]
+        means = self.means[slots]
+        if values is None or self.name == _SMOOTHED or not bool((rows < self.fitted).any()):
+            return means
+        own = (rows < self.fitted)[..., None, None, None] & ~values.isnan()
+        counts = self.counts[slots]
+        rest = (counts - own.to(counts.dtype)).clamp(min=1)
+        without = (means * counts - values.nan_to_num()) / rest
+        return torch.where(own, torch.where(counts > 1, without, 0.0), means)
+
+
+def fit_table(
+    name: str,
+    times: np.ndarray,
+    blocks: Iterator[Float[Tensor, "n C Y X"]],
+    fitted: int,
+    device: torch.device,
+) -> Table:
+    """Average the frames of each slot.
+
+    Args:
+        name: a key of `TABLES`.
+        times: (M,) instants.
+        blocks: the first `fitted` frames in order, scaled, missing cells NaN.
+        fitted: their number.
+        device: where the table goes.
+    """
+    slots = torch.from_numpy(slots_of(name, times)).to(device)
+    size = TABLES[name][0]
+    sums = counts = None
+    row = 0
+    for block in blocks:
+        own = slots[row : row + len(block)]
+        seen = ~block.isnan()
+        if sums is None or counts is None:
+            sums = torch.zeros(size, *block.shape[1:], device=device)
+            counts = torch.zeros(size, *block.shape[1:], device=device)
+        sums.index_add_(0, own, block.nan_to_num())
+        counts.index_add_(0, own, seen.to(sums.dtype))
+        row += len(block)
+    assert sums is not None
+    assert counts is not None
+    if name == _SMOOTHED:
+        sums, counts = _smooth(sums), _smooth(counts)
+    means = torch.where(counts > 0, sums / counts.clamp(min=1e-6), 0.0)
+    if bool((counts == counts[:, :1, :1, :1]).all()):
+        counts = counts[:, :1, :1, :1].clone()
+    return Table(name=name, slots=slots, means=means, counts=counts, fitted=fitted)
+
+
+def _smooth(rows: Tensor) -> Tensor:
+    """Spread each day's sums over its neighbours round the year."""
+    distance = torch.arange(366, device=rows.device)
+    distance = (distance[:, None] - distance).abs()
+    distance = torch.minimum(distance, 366 - distance).to(rows.dtype)
+    weights = torch.exp(-0.5 * (distance / _DEVIATION).square()) * (distance <= _REACH)
+    return (weights @ rows.reshape(366, -1)).view_as(rows)
+
+
+def lag_steps(name: str, step: int, months: int) -> int:
+    """Give the frames in a day, week or year; 0 where the step does not divide it.
+
+    Args:
+        name: one of `LAGS`.
+        step: distance of frames [us], 0 for calendar months.
+        months: months in a step, 0 for a fixed one.
+    """
+    if months:
+        return 12 // months if name == "year" and 12 % months == 0 else 0
+    span = {"day": DAY, "week": 7 * DAY, "year": 0}[name]
+    return span // step if step and span % step == 0 else 0
