@@ -1,8 +1,8 @@
 """What frames come before and on average: references that forecasts are compared and built with.
 
 A reference gives one frame for every time, known before the forecast is made: the frame a day or a
-week before, or the mean over the training part of the same hour, hour of the week, month, or hour
-and day of the year.
+week before, or the mean over the training part of the same time of day, time of the week, month,
+or time and day of the year.
 
 Letters: N frames, M >= N instants (frames to come included), S slots, C channels, Y X cells.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from forecast.errors import UsageError, nearest
 
-HOUR, DAY = 3_600_000_000, 86_400_000_000
+DAY = 86_400_000_000
 # The frame of a day, a week or a year before.
 LAGS = ("day", "week", "year")
 # Day-of-year means are smoothed by a Gaussian of this deviation, cut off at this distance [days].
@@ -27,45 +27,52 @@ LAGS = ("day", "week", "year")
 _DEVIATION, _REACH = 10.0, 30
 
 
-def _hour(times: np.ndarray) -> np.ndarray:
-    return times.astype(np.int64) % DAY // HOUR
+def _time_of_day(times: np.ndarray, per_day: int) -> np.ndarray:
+    return times.astype(np.int64) % DAY // (DAY // per_day)
 
 
-def _day_of_year(times: np.ndarray) -> np.ndarray:
+def _time_of_week(times: np.ndarray, per_day: int) -> np.ndarray:
+    # 1970-01-01 was a Thursday.
+    weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7
+    return weekday * per_day + _time_of_day(times, per_day)
+
+
+def _month_of_year(times: np.ndarray, per_day: int) -> np.ndarray:
+    return times.astype("datetime64[M]").astype(np.int64) % 12
+
+
+def _day_of_year(times: np.ndarray, per_day: int) -> np.ndarray:
     days = times.astype("datetime64[D]")
-    return (days - days.astype("datetime64[Y]")).astype(np.int64)
+    day = (days - days.astype("datetime64[Y]")).astype(np.int64)
+    return day * per_day + _time_of_day(times, per_day)
 
 
-def _weekday(times: np.ndarray) -> np.ndarray:
-    return (times.astype("datetime64[D]").astype(np.int64) + 3) % 7
-
-
-# The mean of each: how many slots there are of it, and the slot of each time.
-TABLES: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
-    "hour-mean": (24, _hour),
-    "hour-of-week-mean": (168, lambda times: _weekday(times) * 24 + _hour(times)),
-    "half-hour-mean": (48, lambda times: times.astype(np.int64) % DAY // (HOUR // 2)),
-    "half-hour-of-week-mean": (
-        336,
-        lambda times: _weekday(times) * 48 + times.astype(np.int64) % DAY // (HOUR // 2),
-    ),
-    "month-mean": (12, lambda times: times.astype("datetime64[M]").astype(np.int64) % 12),
-    "day-of-year-mean": (366 * 24, lambda times: _day_of_year(times) * 24 + _hour(times)),
+# What frames are averaged over: the slot of each time, and how many slots a day's frames make.
+TABLES: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], Callable[[int], int]]] = {
+    "time-of-day": (_time_of_day, lambda per_day: per_day),
+    "time-of-week": (_time_of_week, lambda per_day: 7 * per_day),
+    "month-of-year": (_month_of_year, lambda per_day: 12),
+    "day-of-year": (_day_of_year, lambda per_day: 366 * per_day),
 }
-_SMOOTHED = "day-of-year-mean"
+_SMOOTHED = "day-of-year"
 
 
-def slots_of(name: str, times: np.ndarray) -> Int[np.ndarray, " M"]:
-    """Give the slot of each time in a table.
+def check_reference(name: str) -> None:
+    """Refuse a reference that does not exist.
 
     Raises:
-        UsageError: there is no such table.
+        UsageError: the name is unknown.
     """
-    if name not in TABLES:
+    if name not in TABLES and name not in LAGS:
+        known = [*LAGS, *TABLES]
         raise UsageError(
-            f"There is no reference {name!r}.", hint=nearest(name, [*LAGS, *TABLES])
+            f"{name!r} is no reference; allowed are {', '.join(known)}.", hint=nearest(name, known)
         )
-    return TABLES[name][1](times)
+
+
+def slots_of(name: str, times: np.ndarray, per_day: int) -> Int[np.ndarray, " M"]:
+    """Give the slot of each time in a table."""
+    return TABLES[name][0](times, per_day)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +128,7 @@ class Table:
 def fit_table(
     name: str,
     times: np.ndarray,
+    per_day: int,
     blocks: Iterator[Float[Tensor, "n C Y X"]],
     fitted: int,
     device: torch.device,
@@ -130,12 +138,13 @@ def fit_table(
     Args:
         name: a key of `TABLES`.
         times: (M,) instants.
+        per_day: frames in a day, at least 1.
         blocks: the first `fitted` frames in order, scaled, missing cells NaN.
         fitted: their number.
         device: where the table goes.
     """
-    slots = torch.from_numpy(slots_of(name, times)).to(device)
-    size = TABLES[name][0]
+    slots = torch.from_numpy(slots_of(name, times, per_day)).to(device)
+    size = TABLES[name][1](per_day)
     sums = counts = None
     row = 0
     for block in blocks:

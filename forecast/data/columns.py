@@ -209,7 +209,8 @@ def read_values(
         candidates = [name for name in others if not UNNAMED.fullmatch(name)]
     else:
         candidates = list(roles.values)
-        extra = [name for name in others if name not in set(candidates)]
+        wanted = set(candidates)
+        extra = [name for name in others if name not in wanted]
         if extra:
             why = "not used by the model" if roles.trained else "not among the target"
             notices.append(_about(extra, f"{why} and left out"))

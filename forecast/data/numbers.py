@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -77,20 +77,17 @@ def read_numbers(
     if column.dtype == pl.String:
         numbers = _parse_text(column, decimal, (*MISSING, *missing))
     elif column.dtype.is_numeric():
-        values = column.cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
+        values = column.cast(pl.Float64).to_numpy(writable=True)
         numbers = Numbers(values=values, filled=_filled(values), bad=np.empty(0, np.int64))
     else:
         # Truth values, times, lists and bytes are no numbers; a column of nulls is a missing one.
         bad = np.flatnonzero(column.is_not_null().to_numpy())
         values = np.full(len(column), np.nan)
         numbers = Numbers(values=values, filled=len(bad), bad=bad)
-    stand_ins = pl.Series(missing, dtype=pl.String).cast(pl.Float64, strict=False).drop_nulls()
-    if len(stand_ins):
-        numbers.values[np.isin(numbers.values, stand_ins.to_numpy())] = np.nan
-        filled = _filled(numbers.values) + len(numbers.bad)
-        numbers = Numbers(
-            values=numbers.values, filled=filled, bad=numbers.bad, grouped=numbers.grouped
-        )
+    if missing:
+        stand_ins = pl.Series(missing, dtype=pl.String).cast(pl.Float64, strict=False)
+        numbers.values[np.isin(numbers.values, stand_ins.drop_nulls().to_numpy())] = np.nan
+        numbers = replace(numbers, filled=_filled(numbers.values) + len(numbers.bad))
     return numbers
 
 
@@ -100,13 +97,13 @@ def _filled(values: np.ndarray) -> int:
 
 def _parse_text(column: pl.Series, decimal: str, missing: tuple[str, ...]) -> Numbers:
     parsed = _to_float(column, decimal)
-    values = parsed.fill_null(np.nan).to_numpy().copy()
-    rest = np.flatnonzero((parsed.is_null() & column.is_not_null()).to_numpy())
+    values = parsed.to_numpy(writable=True)
     bad, grouped = np.empty(0, np.int64), None
-    if len(rest):
+    if parsed.null_count() > column.null_count():
+        rest = np.flatnonzero((parsed.is_null() & column.is_not_null()).to_numpy())
         texts = column.gather(rest).str.strip_chars()
         again = _to_float(texts, decimal)
-        values[rest] = again.fill_null(np.nan).to_numpy()
+        values[rest] = again.to_numpy()
         unknown = again.is_null() & ~texts.is_in(missing)
         bad = rest[unknown.to_numpy()]
         thousands = (unknown & texts.str.contains(_THOUSANDS)).to_numpy()

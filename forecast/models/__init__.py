@@ -61,6 +61,14 @@ MODELS: dict[str, ModelInfo] = {
         model="ITransformer",
         config="ITransformerConfig",
     ),
+    "informer": ModelInfo(
+        title="few queries attend, all rows of the horizon forecast at once",
+        source="Zhou et al., AAAI 2021, arXiv 2012.07436",
+        module="forecast.models.informer",
+        model="Informer",
+        config="InformerConfig",
+        train={"epochs": 6},
+    ),
     "dlinear": ModelInfo(
         title="linear maps of a window's trend and remainder",
         source="Zeng et al., AAAI 2023, arXiv 2205.13504",

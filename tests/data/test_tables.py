@@ -63,7 +63,7 @@ def said(found):
     return " ".join(found.notices)
 
 
-# --- the forms of a file ---------------------------------------------------------------------------
+# --- the forms of a file ---
 
 PLAIN = 'date,a,"b,c"\n2020-01-01,1.5,-2\n2020-01-02,2.25,1e3\n2020-01-03,,7\n'
 SEMICOLONS = "date;a;b,c\n2020-01-01;1,5;-2\n2020-01-02;2,25;1e3\n2020-01-03;;7\n"
@@ -107,7 +107,6 @@ def zstandard(content):
         lzma.compress(PLAIN.encode()),
         zstandard(PLAIN.encode()),
         zipped("folder/data.csv"),
-        gzip.compress(parquet(date=["2020-01-01", "2020-01-02", "2020-01-03"]) and PLAIN.encode()),
     ],
 )
 def test_one_table_in_many_forms(content):
@@ -124,7 +123,7 @@ def test_a_named_encoding_and_delimiter():
     text = "Zeit höhe\n2020-01-01 1\n2020-01-02 2\n"
     found = table(text.encode("latin-1"), encoding="latin-1", delimiter=" ")
     assert found.columns == ("höhe",)
-    with pytest.raises(DataError, match="row 1: Byte 0xf6 is not UTF-8") as caught:
+    with pytest.raises(DataError, match=r"row 1: Byte 0xf6 is not UTF-8") as caught:
         table(text.encode("latin-1"), delimiter=" ")
     assert "data.encoding" in caught.value.hint
 
@@ -169,7 +168,7 @@ def test_parquet_keeps_its_types_and_leaves_out_what_is_no_number():
     assert found.frequency == "D"
 
 
-# --- times -----------------------------------------------------------------------------------------
+# --- times ---
 
 
 @pytest.mark.parametrize(
@@ -232,8 +231,8 @@ def test_the_hour_that_comes_twice_is_told_by_its_order(backwards):
     text = "date,a\n" + "".join(reversed(cells) if backwards else cells)
     found = table(text, timezone="Europe/Berlin")
     assert found.values[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
-    assert times(found) == [f"2020-10-2{half}" for half in
-                            ("4T23:30", "5T00:00", "5T00:30", "5T01:00", "5T01:30", "5T02:00")]  # fmt: skip
+    instants = ["24T23:30", "25T00:00", "25T00:30", "25T01:00", "25T01:30", "25T02:00"]
+    assert times(found) == [f"2020-10-{instant}" for instant in instants]
     frame = forecast_frame(found.layout, found.ids, [found.times], found.values[None])
     assert frame["date"].to_list() == clock
     with pytest.raises(DataError, match="is there again") as caught:
@@ -261,7 +260,7 @@ def test_days_of_a_zone_are_a_day_apart_when_the_clocks_change():
         assert np.array_equal(later, found.times[2:])
 
 
-# --- the grid --------------------------------------------------------------------------------------
+# --- the grid ---
 
 
 def test_rows_are_sorted_and_gaps_become_missing_rows():
@@ -294,6 +293,8 @@ def test_fill_stays_within_the_series(how, expected):
     assert f"--fill {how}" in said(found)
     with pytest.raises(DataError, match="--fill refuse"):
         table(long(*cells), fill="refuse")
+    with pytest.raises(DataError, match=r"row 3, column 'a': The cell is missing, as 1 of 2"):
+        table("date,a\n2020-01-01,1\n2020-01-02,NA\n", fill="refuse")
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_the_frequency_of_a_model():
         table(rows("2020-01-01"))
 
 
-# --- long tables -----------------------------------------------------------------------------------
+# --- long tables ---
 
 THREE = [(i, f"2020-01-0{day}", 10 * k + day) for k, i in enumerate(["b", "007", "7"])
          for day in (1, 2, 3)]  # fmt: skip
@@ -389,7 +390,10 @@ def test_other_names_static_and_categorical_columns():
     found = table(text, categorical=("weather",), **roles)
     assert found.columns == ("price", "sales")
     assert found.values[0].tolist() == [5, 1]
-    assert {name: list(cells) for name, cells in found.static.items()} == {"size": [2.0, 3.5], "town": ["X", None]}
+    assert {name: list(cells) for name, cells in found.static.items()} == {
+        "size": [2.0, 3.5],
+        "town": ["X", None],
+    }
     assert found.categories[:, 0].tolist() == [0, -1, -1, 1, 1, 1]
     assert found.layout.levels == {"weather": ("rain", "sun")}
     later = table(
@@ -411,7 +415,7 @@ def test_a_series_of_another_frequency_is_named():
     assert len(table(long(*THREE, *sparse)).times) == 9 + 6
 
 
-# --- numbers and columns ---------------------------------------------------------------------------
+# --- numbers and columns ---
 
 
 def test_columns_are_left_out_or_kept_by_name():
@@ -430,7 +434,7 @@ def test_columns_are_left_out_or_kept_by_name():
     found = table(text, columns=("empty", "a"))
     assert np.array_equal(found.values, [[NAN, 1], [NAN, 2], [NAN, 3]], equal_nan=True)
     assert "'town', 'flat' are not used by the model" in said(found)
-    with pytest.raises(DataError, match="column 'empty'.*no value at all"):
+    with pytest.raises(DataError, match=r"column 'empty'.*no value at all"):
         table(text, target=("empty",))
     with pytest.raises(DataError, match="no column 'A'") as caught:
         table(text, columns=("A",))
@@ -459,34 +463,75 @@ def test_numbers_are_read_to_the_last_bit():
 
 REFUSED = {
     "a cell that is no number": (
-        "date,a\n2020-01-01,1\n2020-01-02,x\n2020-01-03,3\n", {},
-        r"row 3, column 'a': 'x' is not a number; of the 3 filled cells of this column 1 are not"),
-    "thousands": ('date,a\n2020-01-01,"1,234.5"\n2020-01-02,"2,234.5"\n', {},
-                  r"row 2, column 'a': The cell '1,234.5' separates its thousands"),
-    "thousands or a decimal comma": ("date;a\n2020-01-01;1,500\n2020-01-02;2,500\n", {},
-                                     r"row 2.*'1,500' separates its thousands"),
+        "date,a\n2020-01-01,1\n2020-01-02,x\n2020-01-03,3\n",
+        {},
+        r"row 3, column 'a': 'x' is not a number; of the 3 filled cells of this column 1 are not",
+    ),
+    "thousands": (
+        'date,a\n2020-01-01,"1,234.5"\n2020-01-02,"2,234.5"\n',
+        {},
+        r"row 2, column 'a': The cell '1,234.5' separates its thousands",
+    ),
+    "thousands or a decimal comma": (
+        "date;a\n2020-01-01;1,500\n2020-01-02;2,500\n",
+        {},
+        r"row 2.*'1,500' separates its thousands",
+    ),
     "a decimal comma among points": (
-        "date;a\n2020-01-01;1,5\n2020-01-02;2.5\n2020-01-03;2.5\n", {},
-        r"row 2.*has a comma, but the decimal mark of this table is a point"),
+        "date;a\n2020-01-01;1,5\n2020-01-02;2.5\n2020-01-03;2.5\n",
+        {},
+        r"row 2.*has a comma, but the decimal mark of this table is a point",
+    ),
     "a point among decimal commas": (
-        "date;a\n2020-01-01;1,5\n2020-01-02;2.5\n2020-01-03;2,5\n", {"decimal": ","},
-        r"row 3.*has a point, but the decimal mark of this table is a comma"),
-    "decimal commas that cut cells": ("date,a\n2020-01-01,1,5\n2020-01-02,2,5\n", {},
-                                      r"row 2: The row has 3 cells, the header 2(.|\n)*decimal"),
-    "infinity": ("date,a\n2020-01-01,1\n2020-01-02,-inf\n", {}, r"row 3, column 'a': '-inf' is inf"),
+        "date;a\n2020-01-01;1,5\n2020-01-02;2.5\n2020-01-03;2,5\n",
+        {"decimal": ","},
+        r"row 3.*has a point, but the decimal mark of this table is a comma",
+    ),
+    "decimal commas that cut cells": (
+        "date,a\n2020-01-01,1,5\n2020-01-02,2,5\n",
+        {},
+        r"row 2: The row has 3 cells, the header 2(.|\n)*decimal",
+    ),
+    "infinity": (
+        "date,a\n2020-01-01,1\n2020-01-02,-inf\n",
+        {},
+        r"row 3, column 'a': '-inf' is inf",
+    ),
     "beyond float32": ("date,a\n2020-01-01,1e39\n2020-01-02,1\n", {}, r"row 2.*float32"),
-    "day and month": (rows("01/02/2020", "02/02/2020"), {},
-                      r"row 2.*could be swapped\.\n.*--date-format '%d/%m/%Y'"),
-    "month and day": (rows("1/2/20 1:00 PM", "1/13/20 1:00 PM"), {},
-                      r"could be swapped\.\n.*'%m/%d/%y %I:%M %p'"),
+    "day and month": (
+        rows("01/02/2020", "02/02/2020"),
+        {},
+        r"row 2.*could be swapped\.\n.*--date-format '%d/%m/%Y'",
+    ),
+    "month and day": (
+        rows("1/2/20 1:00 PM", "1/13/20 1:00 PM"),
+        {},
+        r"could be swapped\.\n.*'%m/%d/%y %I:%M %p'",
+    ),
     "numbers for times": (rows("1583020800", "1583024400"), {}, r"--date-format epoch"),
     "a wrong format": (rows("2020-01-01"), {"date_format": "%d/%m/%Y"}, r"row 2.*does not have"),
     "no such day": (rows("2020-02-28", "2020-02-30"), {}, r"row 3.*no such time as '2020-02-30'"),
     "words for a time": (rows("2020-01-01", "tomorrow"), {}, r"row 3.*'tomorrow' is not a time"),
-    "an offset in some rows": (rows("2020-01-01T00:00Z", "2020-01-01T01:00"), {}, r"row 3.*no offset"),
-    "an offset in other rows": (rows("2020-01-01T00:00", "2020-01-01T01:00Z"), {}, r"row 3.*offset"),
-    "a missing time": ("date,a\n2020-01-01,1\n,2\n", {}, r"row 3, column 'date': The time is missing"),
-    "a missing id": (long(("a", "2020-01-01", 1), (" ", "2020-01-02", 2)), {}, r"row 3.*id is missing"),
+    "an offset in some rows": (
+        rows("2020-01-01T00:00Z", "2020-01-01T01:00"),
+        {},
+        r"row 3.*no offset",
+    ),
+    "an offset in other rows": (
+        rows("2020-01-01T00:00", "2020-01-01T01:00Z"),
+        {},
+        r"row 3.*offset",
+    ),
+    "a missing time": (
+        "date,a\n2020-01-01,1\n,2\n",
+        {},
+        r"row 3, column 'date': The time is missing",
+    ),
+    "a missing id": (
+        long(("a", "2020-01-01", 1), (" ", "2020-01-02", 2)),
+        {},
+        r"row 3.*id is missing",
+    ),
     "no column of times": ("x,a\n1,2\n2,3\n", {}, r"No column holds times; the columns are x, a"),
     "no numbers": ("date,a\n2020-01-01,x\n2020-01-02,y\n", {}, r"No column holds numbers"),
     "no y": ("unique_id,ds,sales\na,2020-01-01,1\n", {}, r"no column 'y'\.\n.*sales"),
@@ -495,10 +540,22 @@ REFUSED = {
     "no rows": ("date,a\n", {}, r"a header but no row"),
     "nothing": ("", {}, r"The file is empty"),
     "one column": ("date\n2020-01-01\n", {}, r"only one column"),
-    "a name twice": ("date,a,a\n2020-01-01,1,2\n", {}, r"row 1: The header names 'a' more than once"),
-    "a short row": ("date,a,b\n2020-01-01,1,2\n\n2020-01-02,1\n", {}, r"row 4: The row has 2 cells"),
+    "a name twice": (
+        "date,a,a\n2020-01-01,1,2\n",
+        {},
+        r"row 1: The header names 'a' more than once",
+    ),
+    "a short row": (
+        "date,a,b\n2020-01-01,1,2\n\n2020-01-02,1\n",
+        {},
+        r"row 4: The row has 2 cells",
+    ),
     "a mark within a cell": ('date,a\n2020-01-01,5" pipe\n', {}, r"row 2: A quotation mark stands"),
-    "a mark that stays open": ('date,a\n2020-01-01,1\n2020-01-02,"5\n', {}, r"row 3: .*never closed"),
+    "a mark that stays open": (
+        'date,a\n2020-01-01,1\n2020-01-02,"5\n',
+        {},
+        r"row 3: .*never closed",
+    ),
     "two delimiters": ("date;x,a;b,y\n2020-01-01;1,5;2,1\n", {}, r"may be comma or semicolon"),
     "binary": (bytes(range(256)), {}, r"binary data"),
     "a picture": (b"\x89PNG\r\n\x1a\n", {}, r"This is a picture"),
@@ -507,7 +564,7 @@ REFUSED = {
     "half a gzip": (gzip.compress(PLAIN.encode())[:-9], {}, r"gzip data are damaged or cut short"),
     "half a zstd": (zstandard(PLAIN.encode())[:-5], {}, r"zstd data are damaged"),
     "half a parquet": (b"PAR1 and no more", {}, r"Parquet file is damaged"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -554,7 +611,7 @@ def test_files_that_cannot_be_read(tmp_path):
             read(tmp_path / "traffic_2020.csv", TableOptions())
 
 
-# --- writing ---------------------------------------------------------------------------------------
+# --- writing ---
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".csv.zst", ".parquet"])
@@ -635,7 +692,7 @@ def test_a_layout_survives_json():
     assert options.duplicates == "last"
 
 
-# --- real files ------------------------------------------------------------------------------------
+# --- real files ---
 
 REAL = {
     "ett/ETTh1.csv": (17_420, 7, "h", "2018-06-26 20:00:00"),
