@@ -18,6 +18,7 @@ demo: .venv/installed
 	$(BIN)/forecast registry list
 
 test: .venv/test
+	$(BIN)/python -m pytest tests/models --jaxtyping-packages=forecast,beartype.beartype
 	$(BIN)/python -m pytest $(PYTEST)
 
 lint: .venv/dev

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -158,6 +158,7 @@ class GridSpec:
     context: int | None = None
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Describe a part of a data set as models see it: batches by number, whatever they are from."""
 
@@ -192,6 +193,6 @@ class Batches(Protocol):
         """Go through all windows in order."""
         ...
 
-    def every(self, step: int) -> Self:
+    def every(self, step: int) -> Batches:
         """Keep each `step`-th window."""
         ...

@@ -91,8 +91,12 @@ class PartialError(ForecastError):
     exit_code = 6
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name is meant by a mistyped one: `did you mean 'x'?`, or list them all."""
+def nearest(name: str, known: Iterable[str], most: int = 12) -> str:
+    """Say which known name is meant by a mistyped one: `Did you mean 'x'?`, or list what there is."""
     names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Choose one of: {', '.join(names)}."
+    folded = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {folded[close[0]]!r}?"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"Choose one of: {', '.join(names[:most])}{more}."

@@ -269,11 +269,12 @@ def _sections_of(target: str, flags: Mapping[str, Mapping[str, Any]]) -> dict[st
         if row and row.is_file():
             return _read(row)
         return {"data": {"source": target}}
-    if not Path(target).exists():
+    if not Path(target).exists() and not Path(target).suffix:
         raise NotFoundError(
             f"{target!r} is neither a file, nor a data set, nor a recipe.",
             hint=nearest(target, [*DATASETS, *recipe_names()]),
         )
+    # Of a file that is not there, reading says which others are in its folder.
     return {"data": {"source": target}}
 
 

@@ -12,13 +12,7 @@ $FORECAST_HOME/runs/etth1-itransformer-96-20261124-101500-3f2a/
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import secrets
-import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +21,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from forecast import artefact, atomic, evaluation, pictures, recipe
+from forecast import artefact, atomic, evaluation, pictures, recipe, runs
 from forecast.artefact import Forecaster
 from forecast.checkpoint import Checkpoint
 from forecast.data import loading, tables
@@ -38,9 +32,7 @@ from forecast.loop import Fitted, Interrupted, Silence, Watcher, fit
 from forecast.models import MODELS
 from forecast.prediction import load as load_forecaster
 from forecast.recipe import Recipe
-from forecast.tracking import DatasetInfo, Run, check_names, home
-
-_STARTED, _FINISHED = "started", "finished"
+from forecast.tracking import DatasetInfo, Run, check_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +144,11 @@ def train(
         "data": data.table.digest[:16],
         "start": artefact.weights_digest(start.model)[:16] if start else "fresh",
     }
-    with _run_folder(resolved, identity, resume, watcher) as folder:
+    with runs.open_run(_title(resolved), identity, resume=resume) as kept:
+        folder = kept.folder
+        if resume and kept.fresh:
+            watcher.notice("No unfinished run of this recipe was found; starting a new one.")
+        atomic.write_bytes(folder / "recipe.toml", resolved.to_toml().encode())
         run = Run.start(
             experiment=resolved.tracking.experiment,
             name=folder.name,
@@ -160,9 +156,9 @@ def train(
             tags={"model": resolved.model, "recipe": identity["recipe"]},
             datasets=[_dataset_info(resolved, data, part) for part in ("training", "evaluation")],
             folder=folder,
-            run_id=_state(folder).get("run_id"),
+            run_id=kept.run_id,
         )
-        _write_state(folder, identity | {"status": _STARTED, "run_id": run.run_id})
+        kept.note(run.run_id)
         status = "FAILED"
         try:
             trained = _train(
@@ -178,7 +174,7 @@ def train(
         if register := resolved.tracking.register:
             version = run.register(register, resolved.tracking.alias or None)
             trained = replace(trained, version=version)
-        _write_state(folder, identity | {"status": _FINISHED, "run_id": run.run_id})
+        kept.finish()
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return replace(trained, cost=watch.read())
 
@@ -326,58 +322,9 @@ def _refuse_other_shape(
             )
 
 
-@contextmanager
-def _run_folder(
-    resolved: Recipe, identity: dict[str, str], resume: bool, watcher: Watcher
-) -> Generator[Path]:
-    """Make the run's folder, or find that of an unfinished run, and hold it for this process."""
-    runs = home() / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    folder, lock = None, -1
-    if resume:
-        for found in sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
-            state = _state(found)
-            same = all(state.get(key) == value for key, value in identity.items())
-            if same and state.get("status") == _STARTED and (lock := _lock(found)) >= 0:
-                folder = found
-                break
-        if folder is None:
-            watcher.notice("No unfinished run of this recipe was found; starting a new one.")
-    if folder is None:
-        source = Path(resolved.data.source).name.partition(".")[0]
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = runs / (
-            f"{source}-{resolved.model}-{resolved.window.horizon}-{stamp}-{secrets.token_hex(2)}"
-        )
-        folder.mkdir()
-        lock = _lock(folder)
-        atomic.write_bytes(folder / "recipe.toml", resolved.to_toml().encode())
-    try:
-        yield folder
-    finally:
-        os.close(lock)
-
-
-def _lock(folder: Path) -> int:
-    """Hold a folder; -1 when another process does."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return -1
-    return descriptor
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return {}
-
-
-def _write_state(folder: Path, state: dict[str, Any]) -> None:
-    atomic.write_bytes(folder / "run.json", json.dumps(state, indent=2).encode())
+def _title(resolved: Recipe) -> str:
+    source = Path(resolved.data.source).name.partition(".")[0]
+    return f"{source}-{resolved.model}-{resolved.window.horizon}"
 
 
 def _flat(resolved: Recipe) -> dict[str, Any]:

@@ -23,7 +23,7 @@ LEVELS = [
     {"recipe"},
     {"artefact", "checkpoint", "starter"},
     {"tracking"},
-    {"loop", "pictures"},
+    {"loop", "pictures", "runs"},
     {"evaluation", "prediction"},
     {"training"},
     {"cli", "__main__"},

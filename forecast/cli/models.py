@@ -59,12 +59,12 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show the fields of a model's config and its training defaults.
+    """Show the fields of a model's config, its training defaults and its recipes.
 
     Example: forecast models show itransformer
     """
     from forecast.models import model_info
-    from forecast.recipe import allowed
+    from forecast.recipe import allowed, recipe_names
 
     info = model_info(name)
     model, config = info.load()
@@ -73,6 +73,7 @@ def show(
         (field.name, field.default, allowed(hints[field.name]))
         for field in dataclasses.fields(config)
     ]
+    recipes = [recipe for recipe in recipe_names() if recipe.startswith(f"{name}-")]
     if as_json:
         console.document(
             {
@@ -83,6 +84,7 @@ def show(
                     key: {"default": default, "allowed": words} for key, default, words in settable
                 },
                 "train": dict(info.train),
+                "recipes": recipes,
             }
         )
         return
@@ -94,6 +96,9 @@ def show(
         console.answer("Nothing to set.")
     for key, value in info.train.items():
         console.answer(f"train.{key} is {value} unless the recipe says otherwise")
+    if recipes:
+        console.answer("\nRecipes that come with the program: forecast train NAME")
+        console.answer("\n".join(f"  {recipe}" for recipe in recipes))
 
 
 def _summary(model: type[object]) -> str:

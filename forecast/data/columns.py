@@ -97,7 +97,7 @@ def _find_time(cells: Cells, key: str | None, options: TableOptions) -> str:
     for certain in (True, False):
         for name in names:
             column = cells.frame[name]
-            if column.dtype.is_temporal():
+            if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
                 return name
             filled = column.drop_nulls() if column.dtype == pl.String else column.head(0)
             if len(filled) and time_formats.is_time(

@@ -17,8 +17,11 @@ LARGEST = float(np.finfo(np.float32).max)
 _COMMA = r"^\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*$"
 _POINT = r"^\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*$"
 _GROUPED = r"^\s*[+-]?[1-9]\d{0,2}(?:,\d{3})+\s*$"
-# Thousands in groups: 1,234,567 and 1,234.5, or 1.234.567 and 1.234,5.
-_THOUSANDS = r"^[+-]?\d{1,3}(?:(?:,\d{3})+(?:\.\d+)?|(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d+)$"
+# Thousands in groups: 1,234,567 and 1,234.5, or 1.234.567 and 1.234,5, or 1 234,5 and 1'234.5.
+_THOUSANDS = (
+    r"^[+-]?\d{1,3}(?:(?:,\d{3})+(?:\.\d+)?|(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d+"
+    r"|(?:[ '\x{a0}\x{202f}]\d{3})+(?:[.,]\d+)?)$"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -316,7 +316,8 @@ def _refuse_off_grid(
     most[usual["series"].to_numpy()] = usual["phase"].to_numpy()
     off = (phases != most[owner]) | (phases == NEVER)
     count = np.count_nonzero(off)
-    if expected is not None and 2 * count > len(off):
+    # Every other row is off the grid of an hour when the rows are half an hour apart.
+    if expected is not None and 3 * count >= len(off) and _inferred(rows) != step:
         _refuse_frequency(rows, expected)
     row = int(rows.kept[off].min())
     hint = "Mend or drop these rows, or name the step that fits all: set data.frequency."

@@ -68,7 +68,8 @@ def parse(
     if timezone is not None:
         check_zone(timezone)
     column = cells.frame[name]
-    if column.dtype.is_integer() and date_format not in EPOCHS:
+    worded = isinstance(column.dtype, pl.Categorical | pl.Enum)
+    if worded or (column.dtype.is_integer() and date_format not in EPOCHS):
         column = column.cast(pl.String)
     if column.dtype == pl.String:
         column = column.str.strip_chars()

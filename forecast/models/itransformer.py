@@ -36,7 +36,7 @@ class ITransformerConfig:
         heads: number of attention heads.
         dropout: probability of zeroing an element of an embedding or of a layer's output.
         attention_dropout: the same for attention weights; None takes `dropout`. Set it to 0 for
-            hundreds of variates: without it attention runs in memory linear in their number.
+            hundreds of variates, where drawing the masks costs more than the products.
         window_norm: scale every window by its own mean and deviation (the paper's `use_norm`).
     """
 

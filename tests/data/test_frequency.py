@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecast.data.frequency import Frequency, future_times, infer
+from forecast.data.frequency import Frequency, future_times, infer, past_times
 from forecast.errors import UsageError
 
 ALIASES = [
@@ -20,6 +20,7 @@ def test_future_times_are_those_of_pandas(alias):
     found = future_times(expected[0], alias, 39)
     assert found.dtype == np.dtype("datetime64[us]")
     assert np.array_equal(found, expected[1:])
+    assert np.array_equal(past_times(expected[-1], alias, 39), expected[:-1])
 
 
 @pytest.mark.parametrize("alias", ALIASES)

@@ -342,6 +342,9 @@ def test_the_frequency_of_a_model():
     assert len(table(rows("2020-01-01", "2020-01-03", "2020-01-06"), frequency="D").times) == 6
     # The anchor of a week is its series' own affair.
     assert table(rows("2020-01-01", "2020-01-08"), frequency="W-SUN").frequency == "W-WED"
+    halves = rows("2020-01-01 00:00", "2020-01-01 00:30", "2020-01-01 01:00", "2020-01-01 01:30")
+    with pytest.raises(DataError, match="frequency 30min, but h"):
+        table(halves, frequency="h")
     for wrong, words in (("h", "frequency D, but h"), ("W", "D, but W"), ("MS", "D, but MS")):
         with pytest.raises(DataError, match=words):
             table(days, frequency=wrong)
@@ -476,6 +479,11 @@ REFUSED = {
         "date;a\n2020-01-01;1,500\n2020-01-02;2,500\n",
         {},
         r"row 2.*'1,500' separates its thousands",
+    ),
+    "thousands by blanks": (
+        "date;a\n2020-01-01;1\xa0234,5\n2020-01-02;1 234,5\n",
+        {},
+        r"row 2.*separates its thousands",
     ),
     "a decimal comma among points": (
         "date;a\n2020-01-01;1,5\n2020-01-02;2.5\n2020-01-03;2.5\n",

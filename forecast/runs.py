@@ -1,0 +1,107 @@
+"""The folders of runs: one each, held by one process, found again when it was interrupted.
+
+`run.json` in a folder says what the run is and how far it came. A run is the same as another if all
+of its identity is equal: recipe, data, and what it started from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forecast import atomic
+from forecast.tracking import home
+
+_STARTED, _FINISHED = "started", "finished"
+_STATE = "run.json"
+
+
+@dataclass(kw_only=True, slots=True)
+class RunFolder:
+    """Hold the folder of a run.
+
+    Attributes:
+        folder: the folder.
+        fresh: it was made just now, and not found.
+        run_id: MLflow's id of the run, if it has one already.
+    """
+
+    folder: Path
+    fresh: bool
+    run_id: str | None
+    _identity: Mapping[str, str]
+
+    def note(self, run_id: str | None) -> None:
+        """Write down that the run has begun, and its id in MLflow."""
+        self.run_id = run_id
+        self._write(_STARTED)
+
+    def finish(self) -> None:
+        """Write down that there is nothing left to resume."""
+        self._write(_FINISHED)
+
+    def _write(self, status: str) -> None:
+        state = {**self._identity, "status": status, "run_id": self.run_id}
+        atomic.write_bytes(self.folder / _STATE, json.dumps(state, indent=2).encode())
+
+
+@contextmanager
+def open_run(title: str, identity: Mapping[str, str], *, resume: bool) -> Generator[RunFolder]:
+    """Make a folder for a run, or find that of an unfinished one, and hold it for this process.
+
+    Args:
+        title: begins the name of a new folder.
+        identity: what makes a run the same as another.
+        resume: take the newest unfinished run of this identity that no other process holds.
+    """
+    root = home() / "runs"
+    root.mkdir(parents=True, exist_ok=True)
+    found = _unfinished(root, identity) if resume else None
+    if found is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        folder = root / f"{title}-{stamp}-{secrets.token_hex(2)}"
+        folder.mkdir()
+        found = folder, _lock(folder)
+    folder, lock = found
+    state = _state(folder)
+    try:
+        yield RunFolder(
+            folder=folder, fresh=not state, run_id=state.get("run_id"), _identity=identity
+        )
+    finally:
+        os.close(lock)
+
+
+def _unfinished(root: Path, identity: Mapping[str, str]) -> tuple[Path, int] | None:
+    for folder in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+        state = _state(folder)
+        same = all(state.get(key) == value for key, value in identity.items())
+        if same and state.get("status") == _STARTED and (lock := _lock(folder)) >= 0:
+            return folder, lock
+    return None
+
+
+def _lock(folder: Path) -> int:
+    """Hold a folder; -1 when another process does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
