@@ -92,7 +92,7 @@ class PartialError(ForecastError):
 
 
 def nearest(name: str, known: Iterable[str], most: int = 12) -> str:
-    """Say which known name is meant by a mistyped one: `Did you mean 'x'?`, or list what there is."""
+    """Say which known name is meant by a mistyped one, or list what there is."""
     names = sorted(known)
     folded = {name.lower(): name for name in names}
     close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""From an artefact and a table to forecasts: short, new and empty series, covariates, long tables."""
+"""From an artefact and a table to forecasts: short, new and empty series, long tables."""
 
 from __future__ import annotations
 
