@@ -26,7 +26,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 
 types: .venv/dev
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,8 @@
 
 ```
 weights.safetensors   the model's state
-arrays.safetensors    scaler statistics, and the closed-form baseline that scores stand beside
+arrays.safetensors    scaler statistics, how far intervals open, and the closed-form baseline that
+                      scores stand beside
 forecaster.json       recipe, spec, columns, layout, metrics, versions, sha256 of the two files
 ```
 
@@ -16,7 +17,7 @@ import dataclasses
 import hashlib
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ from torch import Tensor, nn
 import forecast
 from forecast import atomic, recipe
 from forecast.batch import Spec
+from forecast.data.covariates import Covariates
 from forecast.data.scaling import Scaler
 from forecast.data.tables import Layout
 from forecast.errors import DataError, NotFoundError
+from forecast.intervals import Calibration
 from forecast.models import MODELS, model_info
 from forecast.recipe import Recipe
 
@@ -55,6 +58,8 @@ class Forecaster:
         columns: C names of the variates, in the order of the model.
         layout: how its table was written; forecasts are written the same way.
         ridge: (L, H) matrix of the closed-form baseline, or None.
+        covariates: how what accompanies its variates becomes numbers.
+        calibration: how far its intervals open; None if there was nothing to measure that on.
         data: name, digest and size of the training data.
         metrics: what was measured when it was trained.
     """
@@ -66,6 +71,8 @@ class Forecaster:
     columns: tuple[str, ...]
     layout: Layout
     ridge: Tensor | None
+    covariates: Covariates = field(default_factory=Covariates)
+    calibration: Calibration | None = None
     data: dict[str, Any]
     metrics: dict[str, Any]
 
@@ -85,6 +92,11 @@ def save(folder: Path, forecaster: Forecaster) -> None:
     }
     if forecaster.ridge is not None:
         arrays["baseline.ridge"] = forecaster.ridge
+    if forecaster.covariates.scaler is not None:
+        arrays["covariates.mean"] = torch.from_numpy(forecaster.covariates.scaler.mean)
+        arrays["covariates.deviation"] = torch.from_numpy(forecaster.covariates.scaler.deviation)
+    if forecaster.calibration is not None:
+        arrays["intervals.reaches"] = forecaster.calibration.reaches
     contents = {
         _WEIGHTS: _bytes(forecaster.model.state_dict()),
         _ARRAYS: _bytes(arrays),
@@ -100,6 +112,7 @@ def save(folder: Path, forecaster: Forecaster) -> None:
         "frequency": forecaster.spec.frequency,
         "layout": dataclasses.asdict(forecaster.layout),
         "ids": list(forecaster.scaler.ids),
+        "static": {name: list(code) for name, code in forecaster.covariates.static.items()},
         "data": forecaster.data,
         "metrics": forecaster.metrics,
         "versions": {
@@ -159,18 +172,22 @@ def load(folder: str | Path) -> Forecaster:
         spec = Spec(**description["spec"])
         model = build(resolved.model, resolved.model_config, spec)
         model.load_state_dict(load_tensors(contents[_WEIGHTS]))
+        reaches = arrays.get("intervals.reaches")
+        ids = tuple(description["ids"])
         return Forecaster(
             model=model.eval(),
             recipe=resolved,
             spec=spec,
-            scaler=Scaler(
-                mean=arrays["scaler.mean"].numpy(),
-                deviation=arrays["scaler.deviation"].numpy(),
-                ids=tuple(description["ids"]),
-            ),
+            scaler=_scaler("scaler", arrays, ids),
             columns=tuple(description["columns"]),
             layout=Layout.from_dict(description["layout"]),
             ridge=arrays.get("baseline.ridge"),
+            covariates=Covariates.from_dict(
+                _scaler("covariates", arrays, ids) if "covariates.mean" in arrays else None,
+                description.get("static", {}),
+                resolved.data.holidays,
+            ),
+            calibration=None if reaches is None else Calibration(reaches=reaches),
             data=description["data"],
             metrics=description["metrics"],
         )
@@ -180,6 +197,11 @@ def load(folder: str | Path) -> Forecaster:
             hint="Fetch or copy it again, or train again.",
             file=str(folder),
         ) from error
+
+
+def _scaler(name: str, arrays: dict[str, Tensor], ids: tuple[str, ...]) -> Scaler:
+    mean, deviation = arrays[f"{name}.mean"], arrays[f"{name}.deviation"]
+    return Scaler(mean=mean.numpy(), deviation=deviation.numpy(), ids=ids)
 
 
 def digest(folder: Path) -> str:

@@ -1,8 +1,8 @@
 """What passes between data and models: one batch type per kind of data, and what models answer.
 
 Letters: B batch, L lookback, H horizon, C variates or channels, F calendar features, P past
-covariates, K known-future covariates, Q quantiles; on grids Y X rows and columns, R reference
-forecasts, G maps.
+covariates, K known-future covariates, Q quantiles; on grids Y X rows and columns, T = L + H,
+R reference forecasts, G maps.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class GridBatch:
     mask: Bool[Tensor, "B L C Y X"] | None = None
     calendar: Float[Tensor, "B L F"] | None = None
     future_calendar: Float[Tensor, "B H F"] | None = None
-    references: Float[Tensor, "B R L+H C Y X"] | None = None
+    references: Float[Tensor, "B R T C Y X"] | None = None
     coordinates: Float[Tensor, "G Y X"] | None = None
     target: Float[Tensor, "B H C Y X"] | None = None
     target_mask: Bool[Tensor, "B H C Y X"] | None = None
@@ -85,6 +85,10 @@ class Forecast:
 
     values: Float[Tensor, "B H C"] | Float[Tensor, "B H C Q"]
     quantiles: tuple[float, ...] = ()
+
+    def point(self) -> Float[Tensor, "B H C"]:
+        """Give the point forecast: the values, or of quantiles the median."""
+        return self.values[..., self.quantiles.index(0.5)] if self.quantiles else self.values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +116,9 @@ class Spec:
         horizon: H, rows to forecast.
         variates: C, variates forecast together.
         calendar: F, calendar features per row.
+        past_covariates: P, covariates of past rows; those known in advance are among them.
+        known_future: K, covariates that are known in advance.
+        static: G, features of a series as a whole.
         season: rows in one season, at least 1.
         frequency: the step between rows as a pandas offset alias (`h`, `15min`, `D`, `MS`).
         context: past rows that prediction needs; None stands for all history.
@@ -122,6 +129,9 @@ class Spec:
     horizon: int
     variates: int
     calendar: int = 0
+    past_covariates: int = 0
+    known_future: int = 0
+    static: int = 0
     season: int = 1
     frequency: str = ""
     context: int | None = None
@@ -140,6 +150,7 @@ class GridSpec:
         columns: X, columns of the grid.
         calendar: F, calendar features per frame.
         references: names of the simple forecasts that a batch brings along.
+        places: G, maps of where each cell lies.
         season: frames in a day, or in a year of months; at least 1.
         frequency: the step between frames as a pandas offset alias; empty without dates.
         context: past frames that prediction needs, those of the references included.
@@ -153,6 +164,7 @@ class GridSpec:
     columns: int
     calendar: int = 0
     references: tuple[str, ...] = ()
+    places: int = 0
     season: int = 1
     frequency: str = ""
     context: int | None = None

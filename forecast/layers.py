@@ -1,16 +1,25 @@
-"""Blocks that two models or more share: window statistics, dropout, the squared-error loss.
+"""Blocks that two models or more share: window statistics, dropout, quantiles and the losses.
 
 Letters: B batch, L lookback, H horizon, C variates, Q quantiles.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from typing import Annotated
+
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor
 
 from forecast.batch import Forecast, SeriesBatch
+from forecast.errors import UsageError
 from forecast.kernels.dropout import keep_mask
+
+# One of the levels that a model's `quantiles` lists.
+Quantile = Annotated[float, Field(gt=0, lt=1)]
 
 
 def squared_error(
@@ -26,6 +35,68 @@ def squared_error(
     if batch.target_mask is None:
         return error.square().sum(), error.new_tensor(float(error.numel()))
     return (error.square() * batch.target_mask).sum(), batch.target_mask.sum().to(error.dtype)
+
+
+def quantile_error(
+    forecast: Forecast, batch: SeriesBatch
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Sum twice the pinball loss, averaged over the quantiles, over observed targets.
+
+    Returns:
+        The sum in float32 and the number of observed targets; their quotient is the CRPS as
+        `metrics.crps` defines it, and for the median alone the MAE.
+    """
+    assert batch.target is not None
+    error = batch.target[..., None] - forecast.values.float()  # (B, H, C, Q)
+    level = error.new_tensor(forecast.quantiles)
+    loss = 2 * torch.maximum(level * error, (level - 1) * error).mean(-1)
+    if batch.target_mask is None:
+        return loss.sum(), loss.new_tensor(float(loss.numel()))
+    return (loss * batch.target_mask).sum(), batch.target_mask.sum().to(loss.dtype)
+
+
+def forecast_error(
+    forecast: Forecast, batch: SeriesBatch
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Sum the loss that fits a forecast: pinball for quantiles, else squared errors."""
+    measure = quantile_error if forecast.quantiles else squared_error
+    return measure(forecast, batch)
+
+
+def check_quantiles(quantiles: Sequence[float]) -> int:
+    """Refuse levels that are no rising list around the median.
+
+    Returns:
+        Numbers that a head gives for each value: one for each level, one without any.
+
+    Raises:
+        UsageError: 0.5 is not among them, or they do not rise.
+    """
+    levels = list(quantiles)
+    if levels and 0.5 not in levels:
+        raise UsageError(
+            f"model.quantiles = {levels} lacks 0.5, the median, which is the point forecast.",
+            hint=f"Use model.quantiles = {sorted({*levels, 0.5})}.",
+        )
+    if any(low >= high for low, high in itertools.pairwise(levels)):
+        raise UsageError(
+            f"model.quantiles = {levels} does not rise.",
+            hint=f"Use model.quantiles = {sorted(set(levels))}.",
+        )
+    return max(1, len(levels))
+
+
+def rising(raw: Float[Tensor, "... Q"], quantiles: Sequence[float]) -> Float[Tensor, "... Q"]:
+    """Turn unbounded numbers into quantiles that cannot cross.
+
+    The number at the median stays as it is; each of the others becomes a positive step (softplus)
+    away from its neighbour on the side of the median.
+    """
+    place = list(quantiles).index(0.5)
+    below, median, above = raw.split([place, 1, len(quantiles) - place - 1], dim=-1)
+    down = torch.nn.functional.softplus(below).flip(-1).cumsum(-1).flip(-1)
+    up = torch.nn.functional.softplus(above).cumsum(-1)
+    return torch.cat([median - down, median, median + up], dim=-1)
 
 
 def window_statistics(

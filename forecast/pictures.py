@@ -32,7 +32,7 @@ def last_window(model: nn.Module, data: SeriesData, recipe: Recipe, path: Path) 
     series = int(np.searchsorted(data.table.offsets, origin, side="right")) - 1
     spec, table = data.spec, data.table
     deviation, mean = data.scaler.deviation[series], data.scaler.mean[series]
-    forecast = model(batch).values[0].double().cpu().numpy() * deviation + mean  # (H, C)
+    forecast = model(batch).point()[0].double().cpu().numpy() * deviation + mean  # (H, C)
     first = origin - min(spec.lookback, _HISTORY * spec.horizon)
     last = origin + spec.horizon
     title = (

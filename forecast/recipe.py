@@ -38,12 +38,15 @@ class DataSection(TableOptions):
         split: rows or fractions for train, validation and test, in time order.
         season: rows in one season; None derives it from the frequency.
         marks: calendar features; `auto` follows the frequency.
+        holidays: country or subdivision, such as `DE` or `DE-BY`, whose public holidays are a
+            covariate known in advance.
     """
 
     source: str = ""
     split: tuple[int, int, int] | tuple[float, float, float] = (0.7, 0.1, 0.2)
     season: Positive | None = None
     marks: Literal["auto", "hourly", "daily", "none"] = "auto"
+    holidays: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,6 +43,11 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
             f"id = {_text(layout.id or 'unique_id')}",
             "# joint = true           # forecast the series together, as variates of one",
         ]
+    lines += [
+        '# past_covariates = ["x"]  # columns that help, known up to now',
+        '# known_future = ["x"]     # columns that help, known in advance',
+        '# holidays = "DE"          # public holidays: a country, or a part of one such as DE-BY',
+    ]
     stated = ("date_format", "timezone", "fill")
     for name in stated:
         value = getattr(recipe.data, name)
@@ -63,7 +68,9 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
     ]
     for field in fields(recipe.model_config):
         value = getattr(recipe.model_config, field.name)
-        if value is not None:
+        if field.name == "quantiles" and not value:
+            lines.append("# quantiles = [0.05, 0.5, 0.95]  # instead of one value, see --level too")
+        elif value is not None:
             lines.append(f"{field.name} = {json.dumps(value)}")
     lines += ["", "[train]"]
     shown = ("epochs", "batch_size", "learning_rate", "schedule", "patience", "precision", "seed")

@@ -29,7 +29,7 @@ from forecast.data.loading import SeriesData
 from forecast.device import Stopwatch, choose_device, choose_precision, set_threads
 from forecast.errors import UsageError
 from forecast.loop import Fitted, Interrupted, Silence, Watcher, fit
-from forecast.models import MODELS
+from forecast.models import MODELS, unread_covariates
 from forecast.prediction import load as load_forecaster
 from forecast.recipe import Recipe
 from forecast.tracking import DatasetInfo, Run, check_names
@@ -121,9 +121,18 @@ def train(
         resolved = replace(
             resolved, model=start.recipe.model, model_config=start.recipe.model_config
         ).replace("window", lookback=start.spec.lookback, horizon=start.spec.horizon)
+        # The covariates that a model reads are part of its shape as well.
+        resolved = resolved.replace(
+            "data",
+            static=start.layout.static,
+            categorical=tuple(start.layout.levels),
+            past_covariates=start.layout.past_covariates,
+            known_future=start.layout.known_future,
+            holidays=start.covariates.holidays,
+        )
     device = choose_device(resolved.train.device)
     data = _load(resolved, start, device)
-    for notice in data.notices:
+    for notice in (*data.notices, *unread_covariates(resolved.model, data.spec)):
         watcher.notice(notice)
     torch.manual_seed(resolved.train.seed)
     untrained = artefact.build(resolved.model, resolved.model_config, data.spec)
@@ -191,15 +200,15 @@ def _train(
 ) -> Trained:
     fitted = _fit(model, resolved, data, folder, identity, run, watcher)
     baselines = evaluation.fit_baselines(data)
+    models = {"model": model} | baselines
+    calibrations = evaluation.calibrate_all(models, data)
     # The one time that this run looks at the test part.
-    scores = evaluation.score_all({"model": model} | baselines, data)
+    scores = evaluation.score_all(models, data, calibrations=calibrations)
     test = scores.pop("model")
     metrics = {
         "test": test,
         "baselines": scores,
-        "validation": {"mse": fitted.best_loss, "best_epoch": fitted.best_epoch}
-        if fitted
-        else {"mse": evaluation.score(model, data, data.windows("val"))["mse"]},
+        "validation": _validation(model, resolved, data, fitted),
     }
     forecaster = Forecaster(
         model=model,
@@ -209,6 +218,8 @@ def _train(
         columns=data.table.columns,
         layout=data.table.layout,
         ridge=baselines["ridge"].state_dict()["weight"],
+        covariates=data.covariates,
+        calibration=calibrations["model"],
         data={
             "source": resolved.data.source,
             "digest": data.table.digest,
@@ -236,6 +247,19 @@ def _train(
         picture=picture,
         recipe=resolved,
     )
+
+
+def _validation(
+    model: nn.Module, resolved: Recipe, data: SeriesData, fitted: Fitted | None
+) -> dict[str, Any]:
+    """Say how the weights did on the validation part, whose loss is the MSE or else a CRPS."""
+    if fitted is None:
+        return {"mse": evaluation.score(model, data, data.windows("val"))["mse"]}
+    found: dict[str, Any] = {"mse": fitted.best_loss, "best_epoch": fitted.best_epoch}
+    if getattr(resolved.model_config, "quantiles", ()):
+        found["crps"] = fitted.best_loss
+        found["mse"] = evaluation.score(model, data, data.windows("val"))["mse"]
+    return found
 
 
 def _fit(
@@ -299,8 +323,10 @@ def _load(resolved: Recipe, start: Forecaster | None, device: torch.device) -> S
         horizon=resolved.window.horizon,
         season=section.season,
         marks=section.marks,
+        holidays=section.holidays,
         device=device,
         scaler=start.scaler if start else None,
+        covariates=start.covariates if start else None,
     )
 
 
@@ -359,14 +385,21 @@ def _example(data: SeriesData) -> pd.DataFrame:
 
 def _figures(metrics: dict[str, Any]) -> dict[str, float]:
     """Flatten scores to what MLflow charts: `test_mse`, `ridge_test_mse`, `test_mae_OT`."""
-    figures: dict[str, float] = {}
+    figures: dict[str, float | None] = {}
     for name, scores in {"": metrics["test"], **metrics["baselines"]}.items():
         prefix = f"{name}_test" if name else "test"
         figures |= {
             f"{prefix}_{measure}": scores[measure]
-            for measure in ("mse", "mae", "rmse")
-            if scores[measure] is not None
+            for measure in ("mse", "mae", "rmse", "smape", "mase", "rmsse")
+            if scores.get(measure) is not None
         }
+        for method, found in scores.get("intervals", {}).items():
+            wide = found["levels"]["90"]
+            figures |= {
+                f"{prefix}_{method}_crps": found["crps"],
+                f"{prefix}_{method}_coverage_90": wide["coverage"],
+                f"{prefix}_{method}_interval_score_90": wide["interval_score"],
+            }
     for column, scores in metrics["test"]["units"].items():
         figures |= {
             f"test_{measure}_{column}": value
@@ -374,4 +407,4 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float]:
             if value is not None
         }
     figures["best_val_mse"] = metrics["validation"]["mse"]
-    return figures
+    return {name: value for name, value in figures.items() if value is not None}

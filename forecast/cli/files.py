@@ -28,7 +28,7 @@ def expand(inputs: Sequence[str]) -> list[str]:
         if text in DATASETS:
             found.append(str(locate(DATASETS[text].files[0])))
             continue
-        if text == STDIN or Path(text).exists() or not glob.has_magic(text):
+        if text == STDIN or "://" in text or Path(text).exists() or not glob.has_magic(text):
             found.append(text)
             continue
         matches = sorted(glob.glob(text, recursive=True))
@@ -93,6 +93,20 @@ def destinations(sources: Sequence[str], out: Path | None, as_json: bool) -> lis
             f"The forecast of {same[0]} would overwrite it.", hint="Name another folder."
         )
     return [out / name for name in names]
+
+
+def required(out: Path | None) -> Path:
+    """Refuse to write to standard output what comes in parts.
+
+    Raises:
+        UsageError: no output is named.
+    """
+    if out is None:
+        raise UsageError(
+            "A table that is read in pieces is forecast in parts, and they need a place.",
+            hint="Name a file or a folder: --out forecasts/",
+        )
+    return out
 
 
 def stream(source: str) -> Path | BinaryIO:

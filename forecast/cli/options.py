@@ -31,6 +31,15 @@ Horizon = Annotated[
     int | None,
     typer.Option(min=1, help="Rows to forecast (window.horizon).", rich_help_panel=_SIZE),
 ]
+Level = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--level",
+        metavar="PERCENT",
+        help="Level of a prediction interval, such as 90; repeatable.",
+        rich_help_panel=_SIZE,
+    ),
+]
 Target = Annotated[
     list[str] | None,
     typer.Option(

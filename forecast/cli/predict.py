@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from forecast.cli import console
-from forecast.cli.options import AsJson, DateFormat, Device, Fill, Timezone
+from forecast.cli.options import AsJson, DateFormat, Device, Fill, Level, Timezone
 
 
 def predict(
@@ -24,7 +24,8 @@ def predict(
         typer.Argument(
             metavar="FILE...",
             help="CSV or Parquet with the history: files, patterns such as 'in/*.csv', a known "
-            "data set, or - for standard input.",
+            "data set, a folder or an address (s3://...) of one long table, or - for standard "
+            "input.",
             show_default=False,
         ),
     ],
@@ -41,40 +42,120 @@ def predict(
     date_format: DateFormat = None,
     timezone: Timezone = None,
     fill: Fill = None,
+    future: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="What is known in advance of the rows to forecast, where the history does not "
+            "hold it in rows behind the last target.",
+            rich_help_panel="How to read a file",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a killed job: all inputs are one long table, read in pieces.",
+        ),
+    ] = False,
+    safe_ids: Annotated[
+        bool,
+        typer.Option(
+            "--safe-ids", help="Put ' before ids that a spreadsheet takes for formulas, in CSV."
+        ),
+    ] = False,
+    level: Level = None,
+    intervals: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="How intervals are calibrated: adaptive, on the misses in the rows of the file "
+            "too, or split, on the validation part of the training data alone.",
+            rich_help_panel="What to forecast",
+        ),
+    ] = "adaptive",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Forecast the rows that follow the last one of each series.
 
-    The forecast has the columns, units and time format of the input. No truth is needed.
+    The forecast has the columns, units and time format of the input; an interval of 90 % adds
+    COLUMN-lo-90 and COLUMN-hi-90. No truth is needed.
+
+    A folder, an address, and a file of more than 256 MiB are read in pieces, if the model is one of
+    long tables: memory does not grow with the rows. Series that cannot be forecast are named in
+    failed.csv; intervals are those of --intervals split.
 
     Examples:
 
       forecast predict models:/metro-traffic@champion new.csv --out forecast.csv
 
+      forecast predict ./artefact new.csv --level 90 --level 50 --out forecast.csv
+
       cat new.csv | forecast predict ./artefact - > forecast.csv
     """
-    from forecast import prediction
+    from forecast import bulk, prediction
     from forecast.cli import files, options
     from forecast.data import tables
     from forecast.device import set_threads
-    from forecast.errors import PartialError
+    from forecast.errors import PartialError, UsageError, nearest
+    from forecast.intervals import METHODS
 
+    if intervals not in METHODS:
+        raise UsageError(
+            f"Intervals cannot be calibrated by {intervals!r}.", hint=nearest(intervals, METHODS)
+        )
     sources = files.expand(inputs)
-    places = files.destinations(sources, out, as_json)
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
     reading = options.reading(date_format=date_format, timezone=timezone, fill=fill)
-    written: list[dict[str, object]] = []
+    if bulk.is_called_for(forecaster.layout, sources, resume=resume):
+        if future is not None:
+            raise UsageError(
+                "A table that is read in pieces is forecast without --future.",
+                hint="Put what is known in advance into rows behind the last target.",
+            )
+        report = bulk.predict_files(
+            forecaster,
+            sources,
+            files.required(out),
+            reading=reading,
+            device=device,
+            level=level,
+            resume=resume,
+            safe_ids=safe_ids,
+            tell=console.notice,
+        )
+        for text in report.notices:
+            console.notice(text)
+        if as_json:
+            console.document({"model": model, **report.summary()})
+        if report.failed:
+            raise PartialError(
+                f"{len(report.failed):,} series have no forecast; {report.side_file} says why. The "
+                f"first is {report.failed[0].id!r}: {report.failed[0].reason}",
+                hint="Everything else was written.",
+            )
+        return
+    places = files.destinations(sources, out, as_json)
+    known = None
+    if future is not None:
+        known = prediction.read_future(forecaster, future, name=future, reading=reading)
+    written: list[dict[str, Any]] = []
     skipped: list[str] = []
     for source, place in zip(sources, places, strict=True):
         table = prediction.read_context(
             forecaster, files.stream(source), name=files.label(source), reading=reading
         )
-        predicted = prediction.predict_table(forecaster, table, device)
+        predicted = prediction.predict_table(
+            forecaster, table, device, future=known, level=level, method=intervals
+        )
         for text in predicted.notices:
             console.notice(f"{files.label(source)}: {text}")
-        tables.write_table(predicted.frame, place, table.layout)
+        frame = predicted.frame
+        if safe_ids and (place is None or place.suffix != ".parquet"):
+            frame = bulk.safe(frame, table.layout.id)
+        tables.write_table(frame, place, table.layout)
         skipped += [f"{files.label(source)}: {name}" for name in predicted.skipped]
         written.append(
             {
@@ -84,6 +165,7 @@ def predict(
                 "series": predicted.series,
                 "skipped": list(predicted.skipped),
             }
+            | ({"intervals": predicted.intervals} if predicted.intervals else {})
         )
         if place and not as_json:
             console.notice(f"{predicted.frame.height:,} rows written to {place}")

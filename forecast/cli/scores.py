@@ -29,6 +29,14 @@ def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
         }.items()
     ]
     console.table(header, rows, right=range(1, len(header)))
+    for method, found in own.get("intervals", {}).items():
+        level, figures = list(found["levels"].items())[-1]
+        leads = figures["coverage_by_lead"]
+        console.answer(
+            f"{level} % intervals, {method}: {figures['coverage']:.1%} covered, "
+            f"{min(leads):.0%} to {max(leads):.0%} by step, interval score "
+            f"{figures['interval_score']:.3g}"
+        )
 
 
 def verdict(name: str, beaten_by: Sequence[str]) -> None:

@@ -66,24 +66,30 @@ def find_roles(cells: Cells, options: TableOptions, columns: tuple[str, ...] | N
             "An id, joint series and static columns belong to a long table, and this one is wide.",
             hint="Name the id column (data.id), or leave data.joint and data.static out.",
         )
-    if options.joint and (options.static or options.categorical or len(options.target) > 1):
+    covariates = (
+        *options.static,
+        *options.categorical,
+        *options.past_covariates,
+        *options.known_future,
+    )
+    if options.joint and (covariates or len(options.target) > 1):
         raise UsageError(
-            "A joint table has one value for each id and time: no static, no categorical and no "
-            "second value column.",
+            "A joint table has one value for each id and time: no covariate and no second value "
+            "column.",
             hint="Read the series apart (data.joint = false), or leave these columns out.",
         )
     key = (options.id or "unique_id") if kind == "long" else None
     time = options.time or _find_time(cells, key, options)
     wanted = options.target if columns is None or options.joint else columns
     values = tuple(wanted) or (("y",) if kind == "long" else None)
-    _require(cells, [time, *([key] if key else []), *options.static, *options.categorical])
+    _require(cells, [time, *([key] if key else []), *covariates])
     _require(cells, values or (), candidates=[name for name in names if name not in (time, key)])
-    taken = Counter([time, key, *(values or ()), *options.static, *options.categorical])
+    taken = Counter([time, key, *(values or ()), *covariates])
     twice = [column for column, count in taken.items() if count > 1]
     if twice:
         raise UsageError(
             f"The column {twice[0]!r} is named for two purposes at once.",
-            hint="Give each of time, id, target, static and categorical its own columns.",
+            hint="Give each of time, id, target and the covariates its own columns.",
         )
     trained = columns is not None and not options.joint
     return Roles(kind=kind, time=time, id=key, values=values, trained=trained)
@@ -200,7 +206,14 @@ def read_values(
         DataError: if a cell among numbers is none, infinite or too large, or no column has any.
     """
     notices: list[str] = []
-    declared = {roles.time, roles.id, *options.static, *options.categorical}
+    declared = {
+        roles.time,
+        roles.id,
+        *options.static,
+        *options.categorical,
+        *options.past_covariates,
+        *options.known_future,
+    }
     others = [name for name in cells.frame.columns if name not in declared]
     if roles.values is None:
         unnamed = [name for name in others if UNNAMED.fullmatch(name)]
@@ -259,6 +272,22 @@ def read_values(
     if constant and cells.frame.height > 1:
         notices.append(_about(constant, "constant: there is nothing in it to forecast"))
     return tuple(found), np.column_stack(list(found.values())), notices
+
+
+def read_covariates(
+    cells: Cells, names: Sequence[str], options: TableOptions, decimal: str
+) -> np.ndarray:
+    """Read columns of numbers that are no variates as `(n, k)`, NaN where a cell is missing.
+
+    Raises:
+        DataError: if a cell among them is no number.
+    """
+    read = np.empty((cells.frame.height, len(names)))
+    for place, name in enumerate(names):
+        numbers = read_numbers(cells, name, decimal=decimal, missing=options.missing)
+        refuse_cells(cells, name, numbers, decimal)
+        read[:, place] = numbers.values
+    return read
 
 
 def read_static(

@@ -38,6 +38,8 @@ class TableOptions:
         joint: whether the series of a long table are the variates of one.
         static: columns of a long table that are constant within each series.
         categorical: columns of text that change from row to row.
+        past_covariates: columns of numbers that help to forecast and are known up to now.
+        known_future: columns of numbers that help to forecast and are known in advance.
         date_format: the strptime format of the times, `epoch` (seconds) or `epoch_ms`.
         timezone: the IANA zone of times without an offset, and of the calendar and the output.
         frequency: the step between rows as a pandas offset alias; by default the most common one.
@@ -57,6 +59,8 @@ class TableOptions:
     joint: bool = False
     static: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    past_covariates: tuple[str, ...] = ()
+    known_future: tuple[str, ...] = ()
     date_format: str | None = None
     timezone: str | None = None
     frequency: str | None = None
@@ -81,6 +85,8 @@ class Layout:
         joint: whether the series of a long table are the variates of one.
         static: the columns that are constant within each series.
         levels: the levels of each categorical column; the code of a level is its place.
+        past_covariates: the covariates that are known up to now.
+        known_future: the covariates that are known in advance.
         time_kind: how a time is written.
         time_format: the format of times that are text.
         timezone: the zone of the local clock: an IANA name or an offset; None where it is unknown.
@@ -100,6 +106,8 @@ class Layout:
     joint: bool = False
     static: tuple[str, ...] = ()
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    past_covariates: tuple[str, ...] = ()
+    known_future: tuple[str, ...] = ()
     time_kind: TimeKind = "text"
     time_format: str | None = None
     timezone: str | None = None

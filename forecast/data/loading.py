@@ -5,16 +5,19 @@ Letters: N rows of all series, S series, C variates, F calendar features, L look
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from forecast.batch import Spec
 from forecast.data import DATASETS, files, tables
 from forecast.data.calendar import Marks, calendar_features, season_length
+from forecast.data.covariates import Covariates
 from forecast.data.known import Split
 from forecast.data.scaling import Scaler
 from forecast.data.tables import Table, TableOptions
@@ -30,6 +33,7 @@ class SeriesData:
         table: the table as read, in its own units.
         series: its rows in scaled space, on the device.
         scaler: how they were scaled.
+        covariates: how what accompanies them became numbers.
         borders: (S, 3) end of the training, validation and test part in rows of each series.
         spec: the shape of the task.
         notices: sentences for the user about what was found and done.
@@ -38,6 +42,7 @@ class SeriesData:
     table: Table
     series: Series
     scaler: Scaler
+    covariates: Covariates
     borders: np.ndarray
     spec: Spec
     notices: tuple[str, ...]
@@ -70,8 +75,10 @@ def load(
     horizon: int | None,
     season: int | None = None,
     marks: Marks = "auto",
+    holidays: str | None = None,
     device: torch.device | str = "cpu",
     scaler: Scaler | None = None,
+    covariates: Covariates | None = None,
 ) -> SeriesData:
     """Divide and scale a table for training, the scaler fitted on training rows alone.
 
@@ -82,8 +89,10 @@ def load(
         horizon: H; None takes one season.
         season: rows in one season; None derives it from the frequency.
         marks: calendar features.
+        holidays: the region whose holidays are a covariate known in advance.
         device: where the rows go.
         scaler: that of a model already trained, to be used instead of fitting one.
+        covariates: the same for what accompanies the variates.
 
     Raises:
         DataError: no series is long enough for a single training window.
@@ -113,20 +122,30 @@ def load(
         scaler = Scaler.fit(table.values, table.offsets, borders[:, 0], table.ids)
     else:
         scaler = scaler.for_series(table.ids, _parts(table, borders[:, 0]))
+    if covariates is None:
+        covariates = Covariates.fit(table, borders[:, 0], holidays)
+    else:
+        covariates = covariates.for_series(table, borders[:, 0])
+    series = resident(table, scaler, covariates, marks).to(device)
     spec = Spec(
         lookback=lookback,
         horizon=horizon,
         variates=len(table.columns),
         calendar=calendar_features(table.times[:1], table.frequency, marks=marks).shape[1],
+        past_covariates=sum(
+            0 if part is None else part.shape[1] for part in (series.covariates, series.known)
+        ),
+        known_future=0 if series.known is None else series.known.shape[1],
+        static=0 if series.static is None else series.static.shape[1],
         season=season,
         frequency=table.frequency,
         context=lookback,
     )
-    series = resident(table, scaler, marks).to(device)
     return SeriesData(
         table=table,
         series=series,
         scaler=scaler,
+        covariates=covariates,
         borders=borders,
         spec=spec,
         notices=tuple(notices),
@@ -134,7 +153,12 @@ def load(
 
 
 def whole(
-    table: Table, scaler: Scaler, spec: Spec, marks: Marks, device: torch.device
+    table: Table,
+    scaler: Scaler,
+    covariates: Covariates,
+    spec: Spec,
+    marks: Marks,
+    device: torch.device,
 ) -> SeriesData:
     """Make every row of a table after the first lookback a test row, for a model already trained.
 
@@ -151,17 +175,19 @@ def whole(
         )
     borders = np.stack([np.zeros_like(lengths), np.zeros_like(lengths), lengths], axis=1)
     own = scaler.for_series(table.ids, _parts(table, lengths))
+    accompanying = covariates.for_series(table, lengths)
     return SeriesData(
         table=table,
-        series=resident(table, own, marks).to(device),
+        series=resident(table, own, accompanying, marks).to(device),
         scaler=own,
+        covariates=accompanying,
         borders=borders,
         spec=spec,
         notices=table.notices,
     )
 
 
-def resident(table: Table, scaler: Scaler, marks: Marks) -> Series:
+def resident(table: Table, scaler: Scaler, covariates: Covariates, marks: Marks) -> Series:
     """Scale a table and lay it out as tensors: missing cells 0 and masked.
 
     Raises:
@@ -178,28 +204,54 @@ def resident(table: Table, scaler: Scaler, marks: Marks) -> Series:
     calendar = calendar_features(
         table.times, table.frequency, timezone=table.layout.timezone, marks=marks
     )
+    past, known, static = (
+        torch.from_numpy(part) if part.shape[1] else None
+        for part in (covariates.past(table), covariates.known(table), covariates.of_series(table))
+    )
     several = len(table.ids) > 1
     return Series(
         values=torch.from_numpy(values.astype(np.float32)),
         mask=None if observed.all() else torch.from_numpy(observed),
         calendar=torch.from_numpy(calendar) if calendar.shape[1] else None,
-        covariates=torch.from_numpy(one_hot(table)) if table.layout.levels else None,
+        covariates=past,
+        known=known,
+        static=static,
         series_id=torch.from_numpy(np.repeat(np.arange(len(table.ids)), np.diff(table.offsets)))
         if several
         else None,
     )
 
 
-def one_hot(table: Table) -> np.ndarray:
-    """Lay the categorical columns out as (N, P) past covariates, one for each level.
+def continued(table: Table, rows: int, known: Float[np.ndarray, "S H K"]) -> Table:
+    """Take the last rows of each series, and behind them the rows to be forecast, all missing.
 
-    A missing cell is 0 everywhere.
+    Args:
+        table: the table.
+        rows: how many rows of each series.
+        known: what is known in advance of the rows to be forecast, as the table would hold it.
     """
-    columns = [
-        codes[:, None] == np.arange(len(levels))
-        for codes, levels in zip(table.categories.T, table.layout.levels.values(), strict=True)
-    ]
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    horizon = known.shape[1]
+
+    def behind(part: np.ndarray, missing: float) -> np.ndarray:
+        return np.pad(part, ((0, horizon), (0, 0)), constant_values=missing)
+
+    parts: list[Table] = []
+    for place, (start, stop) in enumerate(itertools.pairwise(table.offsets)):
+        kept = slice(max(start, stop - rows), stop)
+        times = table.times[kept].astype("datetime64[us]")
+        later = tables.future_times(times[-1], table.frequency, horizon, table.layout.timezone)
+        parts.append(
+            replace(
+                table,
+                times=np.concatenate([times, later]),
+                values=behind(table.values[kept], np.nan),
+                categories=behind(table.categories[kept], -1),
+                past=behind(table.past[kept], np.nan),
+                known=np.concatenate([table.known[kept], known[place]]),
+                offsets=np.array([0, len(times) + horizon]),
+            )
+        )
+    return replace(tables.join(parts), ids=table.ids, static=table.static)
 
 
 def read(

@@ -89,6 +89,7 @@ def regularise(
     expected: str | None = None,
     duplicates: Duplicates = "refuse",
     gaps_allowed: bool = True,
+    whole: bool = True,
 ) -> Grid:
     """Find the regular grid of each series and where on it each row stands.
 
@@ -101,6 +102,7 @@ def regularise(
         expected: the frequency that is asked for; found in the times when None.
         duplicates: what becomes of rows of a series that share a time.
         gaps_allowed: whether rows may be missing.
+        whole: whether these are all rows of each series; the last ones alone may be far apart.
 
     Raises:
         DataError: if the rows of a series do not stand on one regular grid.
@@ -119,7 +121,7 @@ def regularise(
         _refuse_off_grid(rows, step, phases, expected)
     jumps = np.diff(ordinals)
     if not np.all(jumps[rows.inner] == 1):
-        _check_jumps(rows, step, jumps, expected)
+        _check_jumps(rows, step, jumps, expected, whole)
     jumps[~rows.inner] = 1
     slots = np.append(0, np.cumsum(jumps))
     offsets = np.append(slots[rows.starts], slots[-1] + 1).astype(np.int64)
@@ -348,7 +350,9 @@ def _refuse_frequency(rows: _Rows, expected: str) -> NoReturn:
     )
 
 
-def _check_jumps(rows: _Rows, step: Frequency, jumps: np.ndarray, expected: str | None) -> None:
+def _check_jumps(
+    rows: _Rows, step: Frequency, jumps: np.ndarray, expected: str | None, whole: bool
+) -> None:
     """Tell gaps from another frequency, of which every step of a series is a multiple."""
     still = rows.inner & (jumps == 0)
     if still.any():
@@ -359,6 +363,8 @@ def _check_jumps(rows: _Rows, step: Frequency, jumps: np.ndarray, expected: str 
             row,
             "Mend or drop the row.",
         )
+    if not whole:
+        return
     if expected is not None and np.gcd.reduce(jumps[rows.inner]) > 1:
         _refuse_frequency(rows, expected)
     # A series of n rows has n - 1 steps within; the one behind it, to the next series, counts as 0.

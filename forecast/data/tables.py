@@ -3,13 +3,15 @@
 A table is wide (a column of times and one for each variate) or long (a row for each series and
 time). Series are in the order of their ids, so that the order of rows in the file never matters.
 
-Letters: n rows of the file, N rows of all series on their grids, S series, C variates.
+Letters: n rows of the file, N rows of all series on their grids, S series, C variates,
+P past covariates, K covariates known in advance, M rows ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,7 @@ from forecast.data.columns import (
     listed,
     number_series,
     read_categories,
+    read_covariates,
     read_static,
     read_values,
 )
@@ -41,6 +44,7 @@ __all__ = [
     "TableOptions",
     "forecast_frame",
     "future_times",
+    "join",
     "past_times",
     "read",
     "write_table",
@@ -63,6 +67,10 @@ class Table:
         static: each static column with S rows, Float64 or String, null where it is missing.
         categories: the codes of the k categorical columns, in the order of `layout.levels`, which
             holds what they stand for; -1 is missing.
+        past: the past covariates, NaN where they are missing.
+        known: the covariates known in advance, NaN where they are missing.
+        ahead: the same for the rows behind the last target, series after series.
+        ahead_offsets: the first row ahead of each series, and M.
         notices: sentences on what was found and done.
         digest: sha256 of the file's bytes.
     """
@@ -76,6 +84,10 @@ class Table:
     layout: Layout
     static: Mapping[str, pl.Series]
     categories: Int[np.ndarray, "N k"]
+    past: Float[np.ndarray, "N P"]
+    known: Float[np.ndarray, "N K"]
+    ahead: Float[np.ndarray, "M K"]
+    ahead_offsets: Int[np.ndarray, " S1"]
     notices: tuple[str, ...]
     digest: str
 
@@ -106,6 +118,33 @@ def read(
         UsageError: if the options contradict each other.
     """
     cells = dialect.load(source, delimiter=options.delimiter, encoding=options.encoding, name=name)
+    return from_cells(cells, options, columns=columns, frequency=frequency, levels=levels)
+
+
+def from_cells(
+    cells: Cells,
+    options: TableOptions,
+    *,
+    columns: tuple[str, ...] | None = None,
+    frequency: str | None = None,
+    levels: Mapping[str, tuple[str, ...]] | None = None,
+    whole: bool = True,
+) -> Table:
+    """Understand the cells of a table; the other arguments are those of `read`.
+
+    Args:
+        cells: the table as it is written.
+        options: how to read it.
+        columns: the variates that a trained model wants.
+        frequency: the frequency that a trained model wants.
+        levels: the levels that a trained model knows.
+        whole: whether these are all rows of each series. The last ones alone do not show that a
+            series has another frequency: they may just be far apart.
+
+    Raises:
+        DataError: if the table cannot be read as it is, naming row and column.
+        UsageError: if the options contradict each other.
+    """
     _check_header(cells)
     roles = find_roles(cells, options, columns)
     series, ids = number_series(cells, roles.id)
@@ -129,6 +168,7 @@ def read(
         expected=_expected(frequency, options.frequency),
         duplicates=options.duplicates,
         gaps_allowed=options.fill != "refuse",
+        whole=whole,
     )
     notices += [*stamps.notices, *grid.notices]
     decimal = decimal_mark(cells, options.decimal)
@@ -138,6 +178,10 @@ def read(
     known, codes = read_categories(cells, options, levels or {})
     times, offsets, variates = grid.times, grid.offsets, names
     values, codes = grid.place(numbers, np.nan), grid.place(codes, -1)
+    past, known_ahead = (
+        grid.place(read_covariates(cells, columns_of, options, decimal), np.nan)
+        for columns_of in (options.past_covariates, options.known_future)
+    )
     if options.joint:
         variates = columns or ids
         times, rows, places = align(grid, ids, cells.file)
@@ -145,7 +189,13 @@ def read(
         joined = np.full((len(times), len(ids)), np.nan)
         joined[rows, np.array([place[name] for name in ids])[places]] = values[:, 0]
         values, codes = joined, np.empty((len(times), 0), np.int32)
+        past = known_ahead = np.empty((len(times), 0))
         offsets, ids = np.array([0, len(times)]), ("",)
+    behind = np.zeros(len(times), bool)
+    ahead_offsets = np.zeros(len(ids) + 1, np.int64)
+    if options.known_future:
+        behind, offsets, ahead_offsets = _behind_last_target(values, offsets)
+        times, values, codes, past = (part[~behind] for part in (times, values, codes, past))
     values, told = _filled(values, offsets, variates, options.fill, cells)
     notices += told
     layout = Layout(
@@ -157,6 +207,8 @@ def read(
         joint=options.joint,
         static=tuple(options.static),
         levels=known,
+        past_covariates=tuple(options.past_covariates),
+        known_future=tuple(options.known_future),
         time_kind=stamps.kind,
         time_format=stamps.form,
         timezone=stamps.zone,
@@ -177,9 +229,54 @@ def read(
         layout=layout,
         static=static,
         categories=codes,
+        past=past,
+        known=known_ahead[~behind],
+        ahead=known_ahead[behind],
+        ahead_offsets=ahead_offsets,
         notices=tuple(notices),
         digest=cells.digest,
     )
+
+
+def join(parts: Sequence[Table]) -> Table:
+    """Put tables of the same layout one after another; their notices are not kept."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def offsets(name: str) -> np.ndarray:
+        sizes = np.concatenate([np.diff(getattr(part, name)) for part in parts])
+        return np.concatenate([[0], np.cumsum(sizes)])
+
+    rows = ("times", "values", "categories", "past", "known", "ahead")
+    return replace(
+        parts[0],
+        **{name: joined(name) for name in rows},
+        **{name: offsets(name) for name in ("offsets", "ahead_offsets")},
+        ids=tuple(name for part in parts for name in part.ids),
+        static={name: pl.concat([part.static[name] for part in parts]) for name in parts[0].static},
+        notices=(),
+    )
+
+
+def _behind_last_target(
+    values: np.ndarray, offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the rows behind the last target of each series: they only say what is known in advance.
+
+    A series without a single target keeps all its rows.
+
+    Returns:
+        Which of the N rows they are, the offsets of the other rows, and the offsets of these.
+    """
+    filled = np.any(np.isfinite(values), axis=1)
+    behind = np.zeros(len(values), bool)
+    for start, stop in itertools.pairwise(offsets):
+        targets = np.flatnonzero(filled[start:stop])
+        if len(targets):
+            behind[start + targets[-1] + 1 : stop] = True
+    ahead_offsets = np.append(0, np.cumsum(behind))[offsets]
+    return behind, offsets - ahead_offsets, ahead_offsets
 
 
 def _check_header(cells: Cells) -> None:

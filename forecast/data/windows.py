@@ -4,7 +4,8 @@ An *origin* is the row of the first target: its window reads rows `origin - L` t
 is scored on rows `origin` to `origin + H - 1`.
 
 Letters: N rows of all series, one series after the other; C variates, F calendar features,
-P past covariates, L lookback, H horizon, B batch.
+P past covariates, K covariates known in advance, G static features, S series, L lookback,
+H horizon, B batch.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Series:
     mask: Bool[Tensor, "N C"] | None = None
     calendar: Float[Tensor, "N F"] | None = None
     covariates: Float[Tensor, "N P"] | None = None
+    known: Float[Tensor, "N K"] | None = None
+    static: Float[Tensor, "S G"] | None = None
     series_id: Int[Tensor, " N"] | None = None
 
     def to(self, device: torch.device | str) -> Series:
@@ -75,16 +78,23 @@ class Windows:
         past_mask, target_mask = self._cut(self.series.mask, first)
         past_time, future_time = self._cut(self.series.calendar, first)
         past_covariates, _ = self._cut(self.series.covariates, first)
-        series_id = self.series.series_id
+        past_known, known_future = self._cut(self.series.known, first)
+        read = [part for part in (past_covariates, past_known) if part is not None]
+        owner = None if self.series.series_id is None else self.series.series_id[first]
+        static = self.series.static
+        if static is not None:
+            static = static[torch.zeros_like(first) if owner is None else owner]
         return SeriesBatch(
             past=past,
             past_mask=past_mask,
             past_time=past_time,
             future_time=future_time,
-            past_covariates=past_covariates,
+            past_covariates=torch.cat(read, dim=2) if read else None,
+            known_future=known_future,
+            static=static,
             target=target,
             target_mask=target_mask,
-            series_id=None if series_id is None else series_id[first],
+            series_id=owner,
         )
 
     @property

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecast.errors import NotFoundError, nearest
+
+if TYPE_CHECKING:
+    from forecast.batch import Spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +26,7 @@ class ModelInfo:
         kind: the kind of data it forecasts.
         closed_form: it is solved for at once, or needs no fitting, instead of trained by steps.
         streams: it takes rows one at a time with a carried state.
+        reads: the kinds of covariates it reads, as the fields of `Spec` are called.
         train: settings of the recipe's `[train]` section that differ from the general defaults.
     """
 
@@ -34,6 +38,7 @@ class ModelInfo:
     kind: Literal["series"] = "series"
     closed_form: bool = False
     streams: bool = False
+    reads: tuple[str, ...] = ()
     train: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def load(self) -> tuple[type[Any], type[Any]]:
@@ -60,6 +65,7 @@ MODELS: dict[str, ModelInfo] = {
         module="forecast.models.itransformer",
         model="ITransformer",
         config="ITransformerConfig",
+        reads=("past_covariates", "known_future", "static"),
     ),
     "informer": ModelInfo(
         title="few queries attend, all rows of the horizon forecast at once",
@@ -75,6 +81,7 @@ MODELS: dict[str, ModelInfo] = {
         module="forecast.models.baselines",
         model="DLinear",
         config="DLinearConfig",
+        reads=("known_future",),
         train={"learning_rate": 1e-3},
     ),
     "ridge": _baseline("one penalised linear map for all variates, solved for at once", "Ridge"),
@@ -96,3 +103,28 @@ def model_info(name: str) -> ModelInfo:
     if name not in MODELS:
         raise NotFoundError(f"There is no model {name!r}.", hint=nearest(name, MODELS))
     return MODELS[name]
+
+
+def unread_covariates(name: str, spec: Spec) -> list[str]:
+    """Say which of the covariates at hand a model leaves aside."""
+    words = {
+        "past_covariates": "past covariates",
+        "known_future": "covariates known in advance",
+        "static": "static columns",
+    }
+    # What is known in advance is among the past covariates too; it is named once.
+    given = {
+        "past_covariates": spec.past_covariates - spec.known_future,
+        "known_future": spec.known_future,
+        "static": spec.static,
+    }
+    unread = [
+        words[kind] for kind, count in given.items() if count and kind not in MODELS[name].reads
+    ]
+    if not unread:
+        return []
+    readers = [other for other, info in MODELS.items() if info.reads]
+    return [
+        f"{name} does not read {' or '.join(unread)}; they change nothing. Models that read some: "
+        f"{', '.join(readers)}."
+    ]

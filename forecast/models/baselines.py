@@ -4,7 +4,8 @@ Persistence, seasonal naive, mean and ridge have closed forms: nothing is traine
 is trained like any other model. Source of DLinear: Zeng et al., "Are Transformers Effective for
 Time Series Forecasting?", AAAI 2023, arXiv 2205.13504, section 4.
 
-Letters: B batch, L lookback, H horizon, C variates, W windows.
+Letters: B batch, L lookback, H horizon, C variates, W windows, K covariates known in advance,
+Q quantiles.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from torch import Tensor, nn
 
 from forecast.batch import Batches, Forecast, SeriesBatch, Spec
 from forecast.errors import UsageError
-from forecast.layers import last_observed, squared_error
+from forecast.layers import (
+    Quantile,
+    check_quantiles,
+    forecast_error,
+    last_observed,
+    rising,
+    squared_error,
+)
 
 _RIDGE_PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _RIDGE_WINDOWS = 8_500
@@ -208,16 +216,20 @@ class DLinearConfig:
     Attributes:
         kernel: odd length of the moving average that gives the trend [rows].
         individual: one pair of matrices for each variate instead of one for all.
+        quantiles: levels to forecast, the median 0.5 among them; empty forecasts one value.
     """
 
     kernel: Annotated[int, Field(ge=1)] = 25
     individual: bool = False
+    quantiles: tuple[Quantile, ...] = ()
 
 
 class DLinear(nn.Module):
     """Split a window into trend and remainder, and map each by a matrix of its own.
 
-    The trend is a moving average with the first and last value repeated at the ends.
+    The trend is a moving average with the first and last value repeated at the ends. What is known
+    in advance, which the paper has not, shifts the forecast of its own step, by one weight for each
+    of its columns.
     """
 
     def __init__(self, config: DLinearConfig, spec: Spec) -> None:
@@ -229,15 +241,18 @@ class DLinear(nn.Module):
             )
         self.config = config
         maps = spec.variates if config.individual else 1
+        outputs = spec.horizon * check_quantiles(config.quantiles)
         # Averaging the window is where the authors' code starts the weights.
-        start = torch.full((maps, spec.lookback, spec.horizon), 1 / spec.lookback)
+        start = torch.full((maps, spec.lookback, outputs), 1 / spec.lookback)
         self.trend = nn.Parameter(start.clone())
         self.remainder = nn.Parameter(start.clone())
-        self.trend_bias = nn.Parameter(torch.zeros(maps, spec.horizon))
-        self.remainder_bias = nn.Parameter(torch.zeros(maps, spec.horizon))
+        self.trend_bias = nn.Parameter(torch.zeros(maps, outputs))
+        self.remainder_bias = nn.Parameter(torch.zeros(maps, outputs))
+        future = spec.known_future
+        self.known = nn.Parameter(torch.zeros(future, maps)) if future else None
 
     def forward(self, batch: SeriesBatch) -> Forecast:
-        """Forecast (B, H, C)."""
+        """Forecast (B, H, C), or (B, H, C, Q) with quantiles."""
         past = batch.past
         if batch.past_mask is not None:
             past = torch.where(batch.past_mask, past, last_observed(past, batch.past_mask))
@@ -254,13 +269,20 @@ class DLinear(nn.Module):
         values = self._map(trend, self.trend, self.trend_bias) + self._map(
             window - trend, self.remainder, self.remainder_bias
         )
-        return Forecast(values=values.transpose(1, 2))
+        values = values.transpose(1, 2)
+        if quantiles := self.config.quantiles:
+            values = rising(values.unflatten(1, (-1, len(quantiles))).transpose(2, 3), quantiles)
+        if self.known is not None:
+            assert batch.known_future is not None
+            shift = batch.known_future @ self.known  # (B, H, C or 1)
+            values = values + (shift[..., None] if quantiles else shift)
+        return Forecast(values=values, quantiles=quantiles)
 
     def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum the squared errors over observed targets, and count those."""
-        return squared_error(self(batch), batch)
+        """Sum the losses over observed targets, and count those."""
+        return forecast_error(self(batch), batch)
 
-    def _map(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "B C H"]:
+    def _map(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "B C HQ"]:
         if self.config.individual:
             return torch.einsum("bcl,clh->bch", rows, weight) + bias
         return rows @ weight[0] + bias[0]

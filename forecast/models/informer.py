@@ -6,7 +6,8 @@ the paper where its public code does not (`kernels/probsparse`). From that code 
 in the distilling step, the single encoder with 8 heads and the convolution of the values; from
 later copies of it, embeddings without bias. Cross-attention is full, as in the paper.
 
-Letters: B batch, L lookback, H horizon, C variates, F calendar features, T tokens, D width.
+Letters: B batch, L lookback, H horizon, C variates, F calendar features, T tokens, D width,
+Q quantiles.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from forecast.batch import Forecast, SeriesBatch, Spec
 from forecast.errors import UsageError
 from forecast.kernels.attention import attention
 from forecast.kernels.probsparse import Mode, probsparse
-from forecast.layers import Dropout, squared_error
+from forecast.layers import Dropout, Quantile, check_quantiles, forecast_error, rising
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,7 @@ class InformerConfig:
         stack: layers of several encoders side by side, `(3, 1)` in the paper's ablation. The
             deepest reads the whole window, one with n layers fewer its last `L / 2**n` rows, and
             the outputs are joined in time. Empty takes one encoder of `encoder_layers`.
+        quantiles: levels to forecast, the median 0.5 among them; empty forecasts one value.
     """
 
     width: Annotated[int, Field(ge=1)] = 512
@@ -63,6 +65,7 @@ class InformerConfig:
     distil: bool = True
     distil_norm: Literal["batch", "layer"] = "batch"
     stack: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    quantiles: tuple[Quantile, ...] = ()
 
 
 class Embedding(nn.Module):
@@ -253,7 +256,7 @@ class Informer(nn.Module):
                 f"{config.heads}.",
                 hint="Choose an even width that the number of heads divides.",
             )
-        self.label, self.horizon = label, spec.horizon
+        self.label, self.horizon, self.quantiles = label, spec.horizon, config.quantiles
         self.embed_past = Embedding(config, spec, spec.lookback)
         self.embed_future = Embedding(config, spec, label + spec.horizon)
         depths = config.stack or (config.encoder_layers,)
@@ -261,14 +264,14 @@ class Informer(nn.Module):
         self.halvings = [max(depths) - depth for depth in depths]
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, spec.variates)
+        self.head = nn.Linear(config.width, spec.variates * check_quantiles(config.quantiles))
         self.generator = torch.Generator().manual_seed(torch.initial_seed())
 
     def forward(self, batch: SeriesBatch) -> Forecast:
         """Forecast every variate of every window.
 
         Returns:
-            Values (B, H, C) in the scaled space of the batch.
+            Values (B, H, C), or (B, H, C, Q) with quantiles, in the scaled space of the batch.
         """
         past, time = batch.past, batch.past_time  # (B, L, C), (B, L, F)
         lookback = past.shape[1]
@@ -287,11 +290,14 @@ class Informer(nn.Module):
         tokens = self.embed_future(rows, time)
         for layer in self.decoder:
             tokens = layer(tokens, context, self.generator)
-        return Forecast(values=self.head(self.norm(tokens[:, self.label :])))
+        values = self.head(self.norm(tokens[:, self.label :]))
+        if self.quantiles:
+            values = rising(values.unflatten(2, (-1, len(self.quantiles))), self.quantiles)
+        return Forecast(values=values, quantiles=self.quantiles)
 
     def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum the squared errors over observed targets, and count those."""
-        return squared_error(self(batch), batch)
+        """Sum the losses over observed targets, and count those."""
+        return forecast_error(self(batch), batch)
 
     def get_extra_state(self) -> Tensor:
         """Give the state of the generator that draws keys."""

@@ -6,7 +6,8 @@ cost alone (a convolution of width 1 for a linear map, mark tokens carried to th
 away), the cheaper equal form is used here.
 
 Letters: B batch, L lookback, H horizon, C variates, F calendar features, P past covariates,
-T = C + F + P tokens, D width.
+K covariates known in advance, G static features, T = C + F + P (+ K + 1) tokens, D width,
+Q quantiles.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from torch import Tensor, nn
 from forecast.batch import Forecast, SeriesBatch, Spec
 from forecast.errors import UsageError
 from forecast.kernels.attention import attention
-from forecast.layers import Dropout, squared_error, window_statistics
+from forecast.layers import (
+    Dropout,
+    Quantile,
+    check_quantiles,
+    forecast_error,
+    rising,
+    window_statistics,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +46,7 @@ class ITransformerConfig:
         attention_dropout: the same for attention weights; None takes `dropout`. Set it to 0 for
             hundreds of variates, where drawing the masks costs more than the products.
         window_norm: scale every window by its own mean and deviation (the paper's `use_norm`).
+        quantiles: levels to forecast, the median 0.5 among them; empty forecasts one value.
     """
 
     width: Annotated[int, Field(ge=1)] = 128
@@ -47,6 +56,7 @@ class ITransformerConfig:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     window_norm: bool = True
+    quantiles: tuple[Quantile, ...] = ()
 
 
 class EncoderLayer(nn.Module):
@@ -105,14 +115,19 @@ class ITransformer(nn.Module):
         self.embed = nn.Linear(spec.lookback, config.width)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, spec.horizon)
+        self.head = nn.Linear(config.width, spec.horizon * check_quantiles(config.quantiles))
         self.dropout = Dropout(config.dropout)
+        # Not in the paper: the future of each covariate known in advance is one more token, and so
+        # are the static features.
+        future, static = spec.known_future, spec.static
+        self.embed_known = nn.Linear(spec.horizon, config.width) if future else None
+        self.embed_static = nn.Linear(static, config.width) if static else None
 
     def forward(self, batch: SeriesBatch) -> Forecast:
         """Forecast every variate of every window.
 
         Returns:
-            Values (B, H, C) in the scaled space of the batch.
+            Values (B, H, C), or (B, H, C, Q) with quantiles, in the scaled space of the batch.
         """
         past = batch.past  # (B, L, C)
         variates = past.shape[2]
@@ -125,16 +140,29 @@ class ITransformer(nn.Module):
         rows = [past]
         rows += [part for part in (batch.past_time, batch.past_covariates) if part is not None]
         windows = torch.cat([part.transpose(1, 2) for part in rows], dim=1)  # (B, T, L)
-        tokens = self.dropout(self.embed(windows))  # (B, T, D)
+        tokens = self.embed(windows)  # (B, T, D)
+        if self.embed_known is not None:
+            assert batch.known_future is not None
+            known = self.embed_known(batch.known_future.transpose(1, 2))  # (B, K, D)
+            tokens = torch.cat([tokens, known], dim=1)
+        if self.embed_static is not None:
+            assert batch.static is not None
+            tokens = torch.cat([tokens, self.embed_static(batch.static)[:, None]], dim=1)
+        tokens = self.dropout(tokens)
         for number, layer in enumerate(self.encoder, start=1):
             # Calendar and covariate tokens are read by the last layer but not carried through it.
             kept = variates if number == len(self.encoder) else tokens.shape[1]
             tokens = layer(tokens, kept)
         values = self.head(self.norm(tokens)).transpose(1, 2)  # (B, H, C)
+        quantiles = self.config.quantiles
+        if quantiles:
+            values = rising(values.unflatten(1, (-1, len(quantiles))).transpose(2, 3), quantiles)
         if mean is not None and deviation is not None:
+            if quantiles:
+                mean, deviation = mean[..., None], deviation[..., None]
             values = values * deviation + mean
-        return Forecast(values=values)
+        return Forecast(values=values, quantiles=quantiles)
 
     def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum the squared errors over observed targets, and count those."""
-        return squared_error(self(batch), batch)
+        """Sum the losses over observed targets, and count those."""
+        return forecast_error(self(batch), batch)

@@ -66,9 +66,7 @@ def test_kill_9_at_a_random_moment_and_resume_to_the_same_bits(table, own, undis
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_in_the_middle_saves_and_says_how_to_go_on(
-    table, own, undisturbed, number, code
-):
+def test_a_signal_in_the_middle_saves_and_says_how_to_go_on(table, own, undisturbed, number, code):
     process = start(table, own)
     for line in process.stderr:
         if line.startswith("epoch 3/"):

@@ -1,0 +1,485 @@
+"""Grids: from files to windows, scaled by training frames, with the simple forecasts beside them.
+
+Letters: N frames, C channels, Y X rows and columns, L lookback, H horizon, B batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from forecast.batch import GridSpec
+from forecast.data import grid_maps, taxibj, weatherbench
+from forecast.data.climatology import (
+    LAGS,
+    Lag,
+    Table,
+    check_reference,
+    fit_table,
+    lag_reach,
+    lag_steps,
+    slots_of,
+)
+from forecast.data.grid_axes import ROUND
+from forecast.data.grid_files import (
+    GridOptions,
+    Header,
+    describe_header,
+    instant,
+    short,
+)
+from forecast.data.grid_reading import Grid, read
+from forecast.data.grid_times import Clock, calendar, lag_rows
+from forecast.data.grid_windows import (
+    Frames,
+    GridScaler,
+    GridWindows,
+    Scaling,
+    fit_scaler,
+    grid_origins,
+)
+from forecast.data.known import Split
+from forecast.data.known_grids import GridDataset
+from forecast.errors import DataError, UsageError
+from forecast.grid_metrics import GridErrorSums
+
+GRIDS: dict[str, GridDataset] = {one.name: one for one in (*taxibj.SETS, *weatherbench.SETS)}
+
+_PARTS = ("train", "val", "test")
+# A day-of-year mean needs several years, a week's mean several weeks of training frames.
+_YEARS, _WEEKS = 3, 3
+# So many days of training frames the recent means of the weather are worth.
+_DAYS = {"day": 2, "3-day-mean": 7, "7-day-mean": 14}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridSection(GridOptions):
+    """Say which grids, and how to read, divide and scale them.
+
+    Attributes:
+        source: a known data set, a file, a folder, or a pattern such as `t2m/*.nc`; several where
+            each variable has files of its own.
+        protocol: `honest`, or `openstl` to reproduce published tables: the test part is the
+            validation part too, and statistics are those of each part.
+        split: frames or fractions for train, validation and test, a train count of 0 for all that
+            come before; or the dates on which validation and test begin.
+        scaling: `standard` by each channel's mean and deviation, `cell` by those of each cell,
+            `maximum`, `none`; `auto` is `maximum` for counts and `standard` for all else.
+        references: simple forecasts to bring along: `day`, `week`, `year` for the frame that long
+            before, `3-day-mean`, `7-day-mean` of the same time on the last days, and `time-of-day`,
+            `time-of-week`, `month-of-year`, `day-of-year` for means over training frames; None
+            takes those that the data support.
+        inside: keep the inputs of validation and test windows inside their part too, instead of
+            letting them reach back over its border.
+        resident_mb: megabytes of frames that may lie in memory, the rest being memory-mapped; None
+            takes a quarter of the
+            machine's.
+    """
+
+    source: str | tuple[str, ...] = ""
+    protocol: Literal["honest", "openstl"] = "honest"
+    split: tuple[int, int, int] | tuple[float, float, float] | tuple[str, str] = (0.7, 0.1, 0.2)
+    scaling: Literal["auto", "standard", "cell", "maximum", "none"] = "auto"
+    references: tuple[str, ...] | None = None
+    inside: bool = False
+    resident_mb: Annotated[int, Field(ge=1)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridData:
+    """Hold a grid ready for a model.
+
+    Attributes:
+        grid: what was read.
+        frames: its frames, on the device.
+        spec: the shape of the task.
+        scaler: fitted on training frames.
+        borders: the row after the last of train, validation and test.
+        section: how it was read.
+        digest: names the frames by their content.
+        notices: sentences for the user.
+    """
+
+    grid: Grid
+    frames: Frames
+    spec: GridSpec
+    scaler: GridScaler
+    borders: tuple[int, int, int]
+    section: GridSection
+    digest: str
+    notices: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the channels in order."""
+        return tuple(channel.name for channel in self.grid.header.channels)
+
+    @property
+    def latitudes(self) -> Tensor | None:
+        """Give the latitude of each row [degrees], or None where rows have none."""
+        mesh = self.grid.header.mesh
+        return torch.from_numpy(mesh.y) if mesh.geographic else None
+
+    def windows(self, part: str) -> GridWindows:
+        """Give the windows of `train`, `val` or `test`."""
+        number = _PARTS.index(part)
+        lookback, horizon = self.spec.lookback, self.spec.horizon
+        frames = self.frames
+        if self.section.protocol == "openstl":
+            origins = _openstl_origins(self, part)
+            if part != "train" and len(self.section.split) == 2:
+                frames = replace(frames, scaler=self._own_scaler())
+        else:
+            first = self.borders[number - 1] if number else 0
+            origins = grid_origins(
+                self.grid.runs,
+                first,
+                self.borders[number],
+                lookback,
+                horizon,
+                inside=self.section.inside,
+            )
+        return GridWindows(
+            frames=frames,
+            origins=torch.from_numpy(origins),
+            lookback=lookback,
+            horizon=horizon,
+        )
+
+    def sums(self) -> GridErrorSums:
+        """Make an accumulator of the errors of forecasts of these frames."""
+        means = [n for n, one in enumerate(self.frames.references) if isinstance(one, Table)]
+        return GridErrorSums(
+            columns=self.columns,
+            deviation=self.scaler.deviation,
+            latitudes=self.latitudes,
+            # The finest mean comes last.
+            climate=means[-1] if means else None,
+            unit_range=self._scaling == "maximum",
+        )
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Give the tensors that forecasting with a model trained on this needs."""
+        arrays = {"scaler.mean": self.scaler.mean, "scaler.deviation": self.scaler.deviation}
+        for reference in self.frames.references:
+            if isinstance(reference, Table):
+                arrays[f"{reference.name}.means"] = reference.means
+                arrays[f"{reference.name}.counts"] = reference.counts
+        return {name: tensor.cpu() for name, tensor in arrays.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Lay out as plain values what later files must agree with and forecasts are written by."""
+        options = {field.name: getattr(self.section, field.name) for field in fields(GridOptions)}
+        return describe_header(self.grid.header) | {
+            "protocol": self.section.protocol,
+            "scaling": self._scaling,
+            "step": self.grid.clock.step,
+            "months": self.grid.clock.months,
+            "options": options | {"first": "", "last": ""},
+        }
+
+    def picture(self, model: nn.Module, path: Path) -> None:
+        """Draw truth, forecast and error of the last test window as maps."""
+        windows = self.windows("test")
+        batch = windows.batch(torch.tensor([len(windows) - 1]))
+        origin = int(windows.origins[-1])
+        grid_maps.draw(
+            path,
+            model=model,
+            batch=batch,
+            scaler=windows.frames.scaler,
+            header=self.grid.header,
+            times=self.grid.times[origin : origin + self.spec.horizon],
+            dated=self.grid.clock.dated,
+        )
+
+    @property
+    def _scaling(self) -> Scaling:
+        return scaling_of(self.section)
+
+    def _own_scaler(self) -> GridScaler:
+        """Take the statistics of the test part, as the published tables do."""
+        bare = replace(self.frames, scaler=_unscaled(self.scaler))
+        return fit_scaler(bare, self.borders[1], self.borders[2], self._scaling)
+
+
+def load(
+    section: GridSection,
+    *,
+    lookback: int | None,
+    horizon: int | None,
+    device: torch.device | str = "cpu",
+    arrays: Mapping[str, Tensor] | None = None,
+) -> GridData:
+    """Read, divide and scale a grid for training, all statistics taken from training frames.
+
+    Args:
+        section: which data, and how.
+        lookback: L; None takes half a day, or 12 frames.
+        horizon: H; None takes L.
+        device: where batches go.
+        arrays: those of a model already trained, to be used instead of taking statistics.
+
+    Raises:
+        DataError: the files cannot be used, or no training window fits.
+    """
+    if not section.source:
+        raise UsageError(
+            "The recipe does not say which data: data.source is empty.",
+            hint='Put source = "uk-t2m" or a path under [data].',
+        )
+    source = section.source
+    if isinstance(source, str) and source in GRIDS:
+        source = GRIDS[source].paths()
+    grid = read(source, section)
+    lookback = lookback or 12
+    horizon = horizon or lookback
+    borders = _borders(section, grid)
+    data = build(
+        grid, section, lookback, horizon, borders, _names(section, grid, borders[0]), device, arrays
+    )
+    if not len(data.windows("train")):
+        raise DataError(
+            f"No run of frames in the training part, {borders[0]} frames long, holds a window of "
+            f"lookback {lookback} and horizon {horizon}.",
+            hint="Take a shorter --lookback and --horizon, or bring more frames.",
+        )
+    return data
+
+
+def scaling_of(section: GridSection) -> Scaling:
+    """Resolve `auto`."""
+    if section.scaling != "auto":
+        return section.scaling
+    return "maximum" if section.counts else "standard"
+
+
+def build(
+    grid: Grid,
+    section: GridSection,
+    lookback: int,
+    horizon: int,
+    borders: tuple[int, int, int],
+    names: tuple[str, ...],
+    device: torch.device | str,
+    arrays: Mapping[str, Tensor] | None,
+) -> GridData:
+    """Read all frames, and lay them out with what scales them and stands beside them.
+
+    Args:
+        grid: what to read.
+        section: how it was read.
+        lookback: L.
+        horizon: H.
+        borders: the row after the last of train, validation and test.
+        names: references to bring along.
+        device: where batches go.
+        arrays: statistics of a model already trained; None takes those of the training frames.
+    """
+    place = torch.device(device)
+    storage = grid.store(_resident_bytes(section))
+    values = storage.values()
+    header, clock, count = grid.header, grid.clock, len(grid.times)
+    # A grid that fits lies on the device, once; on a GPU that is a quarter of its memory.
+    if place.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(place)
+        if values.numel() * values.element_size() < free // 4:
+            values = values.to(place)
+    times = np.concatenate([grid.times, clock.after(grid.times[-1], horizon)])
+    ones = torch.ones(len(header.channels), 1, 1, device=place)
+    frames = Frames(
+        values=values,
+        missing=storage.missing,
+        scaler=GridScaler(mean=torch.zeros_like(ones), deviation=ones),
+        calendar=torch.from_numpy(calendar(times, clock)).to(place) if clock.dated else None,
+        references=(),
+        coordinates=_coordinates(header).to(place),
+        device=place,
+    )
+    if arrays is None:
+        scaling = scaling_of(section)
+        # The published tables divide counts by the largest of all.
+        everything = section.protocol == "openstl" and scaling == "maximum"
+        scaler = fit_scaler(frames, 0, count if everything else borders[0], scaling)
+    else:
+        scaler = GridScaler(mean=arrays["scaler.mean"], deviation=arrays["scaler.deviation"])
+        scaler = scaler.to(place)
+    frames = replace(frames, scaler=scaler)
+    references = tuple(
+        _reference(name, frames, times, clock, borders[0], arrays, horizon) for name in names
+    )
+    lags = [
+        lag_reach(name, lag_steps(name, clock.step, clock.months), horizon)
+        for name in names
+        if name in LAGS
+    ]
+    notices = list(grid.notices)
+    if section.protocol == "openstl":
+        notices.append(
+            "Protocol openstl: the validation part is the test part, so the epoch is chosen on it. "
+            "For comparison with published tables only."
+        )
+    if values.element_size() * values.numel() > _resident_bytes(section):
+        notices.append("The frames exceed the memory allowed for them and are memory-mapped.")
+    return GridData(
+        grid=grid,
+        frames=replace(frames, references=references),
+        spec=GridSpec(
+            lookback=lookback,
+            horizon=horizon,
+            channels=len(header.channels),
+            rows=header.mesh.shape[0],
+            columns=header.mesh.shape[1],
+            calendar=0 if frames.calendar is None else frames.calendar.shape[1],
+            references=names,
+            places=len(_coordinates(header)),
+            season=clock.season if clock.dated else 1,
+            frequency=clock.frequency,
+            # The window's own past is compared with the references too.
+            context=lookback + max([0, *lags]),
+        ),
+        scaler=scaler,
+        borders=borders,
+        section=section,
+        digest=storage.digest(),
+        notices=tuple(notices),
+    )
+
+
+def _reference(
+    name: str,
+    frames: Frames,
+    times: np.ndarray,
+    clock: Clock,
+    fitted: int,
+    arrays: Mapping[str, Tensor] | None,
+    horizon: int,
+) -> Lag | Table:
+    if name in LAGS:
+        rows = lag_rows(
+            times,
+            len(frames.values),
+            clock,
+            lag_steps(name, clock.step, clock.months),
+            count=LAGS[name][1],
+            horizon=horizon,
+        )
+        return Lag(name=name, rows=torch.from_numpy(rows))
+    if arrays is None:
+        return fit_table(name, times, clock.per_day, frames.blocks(fitted), fitted, frames.device)
+    return Table(
+        name=name,
+        slots=torch.from_numpy(slots_of(name, times, clock.per_day)).to(frames.device),
+        means=arrays[f"{name}.means"].to(frames.device),
+        counts=arrays[f"{name}.counts"].to(frames.device),
+        fitted=fitted,
+    )
+
+
+def _names(section: GridSection, grid: Grid, fitted: int) -> tuple[str, ...]:
+    """Give the references asked for, or those that the training frames are many enough for."""
+    clock = grid.clock
+    if section.references is not None:
+        for name in section.references:
+            check_reference(name)
+            if not clock.dated or (name in LAGS and not lag_steps(name, clock.step, clock.months)):
+                step = f"steps of {clock.frequency}" if clock.dated else "frames without dates"
+                raise UsageError(
+                    f"The reference {name!r} is no whole number of {step}.",
+                    hint="Leave it out of data.references.",
+                )
+        return section.references
+    if not clock.dated:
+        return ()
+    if clock.months:
+        return tuple(
+            name for name in ("year", "month-of-year")
+            if name == "month-of-year" or lag_steps(name, 0, clock.months)
+        )  # fmt: skip
+    days = fitted * clock.step / 86_400e6
+    # Crowds follow weeks; the weather does not, but goes on from its last days.
+    wanted = {"day": 2, "week": 7 * _WEEKS} if section.counts else _DAYS
+    lags = [
+        name for name, least in wanted.items() if lag_steps(name, clock.step, 0) and days >= least
+    ]
+    if days >= 365 * _YEARS and not section.counts:
+        return (*lags, "day-of-year")
+    tables = ["time-of-day"] if clock.per_day > 1 and days >= 2 else []
+    if section.counts and days >= 7 * _WEEKS:
+        tables.append("time-of-week")
+    return (*lags, *tables)
+
+
+def _borders(section: GridSection, grid: Grid) -> tuple[int, int, int]:
+    count, split = len(grid.times), section.split
+    if len(split) == 2:
+        if not grid.clock.dated:
+            raise UsageError(
+                "Frames without dates cannot be split by dates.",
+                hint="Give fractions or counts: --set data.split=[0.7, 0.1, 0.2]",
+            )
+        val, test = (int(np.searchsorted(grid.times, instant(date))) for date in split)
+        if not 0 < val < test < count:
+            raise DataError(
+                f"Validation from {split[0]} and test from {split[1]} leave a part empty: the "
+                f"frames run from {short(grid.times[0])} to {short(grid.times[-1])}.",
+                hint="Change data.split.",
+            )
+        return val, test, count
+    train, val, test = split
+    if section.protocol == "openstl":
+        # Windows are cut first and divided then; the frames are but those of the last ones.
+        last = count - (test if isinstance(test, int) else round(test * count))
+        return last, last, count
+    if train == 0 and isinstance(test, int):
+        train = count - int(val) - test
+    return Split(train=train, val=val, test=test).borders(count)
+
+
+def _openstl_origins(data: GridData, part: str) -> np.ndarray:
+    """List origins as OpenSTL does.
+
+    By counts, all windows are cut first and the last `split[2]` of them are the test part. By
+    dates, windows lie wholly inside a part and its last two are left out.
+    """
+    lookback, horizon = data.spec.lookback, data.spec.horizon
+    split, runs, borders = data.section.split, data.grid.runs, data.borders
+    if len(split) == 2:
+        first, stop = (0, borders[0]) if part == "train" else (borders[1], borders[2])
+        return grid_origins(runs, first, stop, lookback, horizon, inside=True)[:-2]
+    everything = grid_origins(runs, 0, len(runs), lookback, horizon)
+    test = split[2] if isinstance(split[2], int) else round(split[2] * len(everything))
+    return everything[:-test] if part == "train" else everything[-test:]
+
+
+def _coordinates(header: Header) -> Tensor:
+    """Give each cell its place: by sines and cosines on the globe, else in [-1, 1]."""
+    y, x = torch.from_numpy(header.mesh.y), torch.from_numpy(header.mesh.x)
+    if header.mesh.geographic:
+        parts = [torch.sin(torch.deg2rad(y)), torch.sin(x * 2 * torch.pi / ROUND),
+                 torch.cos(x * 2 * torch.pi / ROUND)]  # fmt: skip
+    else:
+        parts = [torch.linspace(-1, 1, len(y)), torch.linspace(-1, 1, len(x))]
+    shape = (len(y), len(x))
+    rows = parts[0].view(-1, 1).expand(shape)
+    return torch.stack([rows, *(part.expand(shape) for part in parts[1:])]).float()
+
+
+def _unscaled(scaler: GridScaler) -> GridScaler:
+    return GridScaler(
+        mean=torch.zeros_like(scaler.mean), deviation=torch.ones_like(scaler.deviation)
+    )
+
+
+def _resident_bytes(section: GridSection) -> int:
+    if section.resident_mb:
+        return section.resident_mb * 1_000_000
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

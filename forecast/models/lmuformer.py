@@ -1,0 +1,465 @@
+"""LMUFormer: Legendre memories between pointwise layers, trained in parallel, run as a stream.
+
+Every layer looks back only: convolutions over the last rows, Legendre memories of the last theta
+steps, and maps of single steps. So the network has a state of fixed size, and computing all steps
+at once, in pieces with the state carried, or one by one gives the same forecasts up to rounding.
+
+Source: Liu et al., "LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre Memory
+Units", ICLR 2024, arXiv 2402.04882, section 4. The published network classifies clips and is not
+causal: its convolutions are padded on both sides (five steps of look-ahead), batch norm mixes all
+steps, the memory is fixed to 128 steps. Here convolutions are padded on the left, norms are of one
+step, memories are of any length and of several channels, and a head forecasts from every step. New
+here is the direct path: one linear map of the memory of the input itself and of the last rows, each
+less the last value. It is a ridge regression on a compressed window and solved for as one, before
+the network learns what to add.
+
+Letters: B batch, L rows, H horizon, C variates, F calendar features, G groups of variates that are
+forecast together, V variates of a group, N = B G streams, K positions to forecast from, D width,
+U memory channels, d order of a memory, P rows that the direct path reads as such, X inputs.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from pydantic import Field
+from torch import Tensor, nn
+
+from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
+from forecast.data.segments import SegmentBatch, Segments
+from forecast.errors import UsageError
+from forecast.kernels.lmu import least_order, memory
+from forecast.layers import squared_error
+from forecast.models.direct_path import DirectPath, Known, hold
+from forecast.models.lmu_block import Block, Embedding
+
+Positive = Annotated[int, Field(ge=1)]
+State = dict[str, Tensor]
+# Rows computed at once where no gradient is wanted: the state goes on, the memory in use does not.
+_PIECE = 1_024
+# Added to a carried variance, so that a constant stream divides by a small number and not by zero.
+_LEAST_VARIANCE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LMUFormerConfig:
+    """Choose the size of an LMUFormer.
+
+    Attributes:
+        width: D, numbers that stand for a step between the layers.
+        depth: blocks.
+        convolutions: causal convolutions that embed the rows.
+        kernel: rows that each of them reads.
+        channels: U, Legendre memories of a block, shared out evenly among the windows.
+        windows: theta, lengths of the memories [rows]; by default seven seasons, of short seasons
+            four.
+        order: d; by default what seasons need that fill the longest window.
+        expansion: width of a block's last layer, as a multiple of `width`.
+        direct_window: rows that the direct path remembers; by default thrice the longest window.
+        direct_order: order of that memory; by default what seasons need, 0 leaves the path out.
+        direct_rows: P; by default one season, at most 24.
+        channel_independent: forecast every variate by itself, with the same weights, instead of
+            all together.
+        calendar: let the network see calendar features.
+        observed: let the network see which values are missing; they are held in either case.
+        half_life: scale by a mean and deviation carried along, in which a row weighs half after so
+            many rows; None leaves the scale as it is.
+        dropout: probability of zeroing an element of what a layer adds.
+        segment: rows of a training segment that are scored; one starts every half segment.
+        warm_up: rows before them that only bring the state up; by default those that the longest
+            memory holds.
+        spiking: let inner values be spikes of leaky integrate-and-fire neurons. They run step by
+            step and cost several times more to train and nothing less to run on ordinary
+            processors; what they would save takes neuromorphic hardware.
+    """
+
+    width: Positive = 32
+    depth: Positive = 1
+    convolutions: Positive = 2
+    kernel: Positive = 3
+    channels: Positive = 4
+    windows: tuple[Positive, ...] = ()
+    order: Positive | None = None
+    expansion: Positive = 2
+    direct_window: Positive | None = None
+    direct_order: Annotated[int, Field(ge=0)] | None = None
+    direct_rows: Positive | None = None
+    channel_independent: bool = True
+    calendar: bool = False
+    observed: bool = False
+    half_life: Annotated[float, Field(gt=0)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    segment: Annotated[int, Field(ge=2)] = 256
+    warm_up: Annotated[int, Field(ge=0)] | None = None
+    spiking: bool = False
+
+
+class Sizes(NamedTuple):
+    """Hold what a config leaves to the season of the data, filled in."""
+
+    windows: tuple[int, ...]
+    order: int
+    direct_window: int
+    direct_order: int
+    direct_rows: int
+    context: int
+    warm_up: int
+
+
+def sizes(config: LMUFormerConfig, season: int) -> Sizes:
+    """Fill in the sizes of the memories for a season [rows]; without a season, 7 stands for it."""
+    season = season if season > 1 else 7
+    windows = config.windows or ((7 if season >= 24 else 4) * season,)
+    longest = max(windows)
+    direct_window = config.direct_window or 3 * longest
+    direct_order = config.direct_order
+    if direct_order is None:
+        direct_order = _ample(direct_window, season)
+    context = max(longest, direct_window if direct_order else 0)
+    return Sizes(
+        windows=windows,
+        order=config.order or _ample(longest, season),
+        direct_window=direct_window,
+        direct_order=direct_order,
+        direct_rows=config.direct_rows or min(season, 24),
+        context=context,
+        warm_up=context if config.warm_up is None else config.warm_up,
+    )
+
+
+def _ample(window: int, season: int) -> int:
+    """Give an order a fifth above what the season needs, a multiple of 8."""
+    return 8 * math.ceil(least_order(window, season) * 1.2 / 8)
+
+
+class LMUFormer(nn.Module):
+    """Forecast from every row, with a state of fixed size for each stream.
+
+    The forecast is the last value, plus the direct path's linear map of the recent past, plus what
+    the network adds. A stream begins with its first observation: the memory of the input then
+    holds that value as if it had always been so. Missing values are held.
+    """
+
+    def __init__(self, config: LMUFormerConfig, spec: Spec) -> None:
+        super().__init__()
+        given = sizes(config, spec.season)
+        _check(config, given, spec.season)
+        self.config, self.given = config, given
+        self.horizon, self.variates = spec.horizon, spec.variates
+        # After so many rows a stream is no longer cold: every memory has filled up once.
+        self.context = given.context
+        self.segment, self.warm_up = config.segment, given.warm_up
+        self.calendar_rows = 1 if config.calendar and spec.calendar else 0
+        self.together = 1 if config.channel_independent else spec.variates  # V
+        inputs = self.together * (2 if config.observed else 1)
+        inputs += spec.calendar * self.calendar_rows
+        widths = [inputs] + [config.width] * (config.convolutions - 1)
+        self.embed = nn.ModuleList(Embedding(size, config.width, config.kernel) for size in widths)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                channels=config.channels,
+                windows=given.windows,
+                order=given.order,
+                expansion=config.expansion,
+                dropout=config.dropout,
+                spiking=config.spiking,
+            )
+            for _ in range(config.depth)
+        )
+        self.head = nn.Linear(config.width, spec.horizon * self.together)
+        # What the network adds begins at nothing.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.direct = None
+        if given.direct_order:
+            self.direct = DirectPath(
+                spec.horizon,
+                window=given.direct_window,
+                order=given.direct_order,
+                rows=given.direct_rows,
+            )
+
+    def init_state(self, batch_size: int, variates: int | None = None) -> State:
+        """Give the state before the first row of `batch_size` series.
+
+        Returns:
+            Tensors (B, G, ...): `count` rows since the first observation and `last` value, `recent`
+            values and `direct` memory, `scale` (mean and variance), `embed*` rows and `block*`
+            memories, as far as the config has them.
+        """
+        config = self.config
+        groups = (variates or self.variates) // self.together
+        shapes: dict[str, tuple[int, ...]] = {"last": (self.together,)}
+        if self.direct is not None:
+            shapes |= self.direct.sizes(self.together)
+        if config.half_life:
+            shapes["scale"] = (self.together, 2)
+        for number, layer in enumerate(cast("list[Embedding]", self.embed)):
+            shapes[f"embed{number}"] = (config.kernel - 1, layer.inputs)
+        for number, block in enumerate(cast("list[Block]", self.blocks)):
+            shapes |= {f"block{number}.{name}": size for name, size in block.sizes().items()}
+        weight = self.head.weight
+        state = {
+            name: weight.new_zeros(batch_size, groups, *shape) for name, shape in shapes.items()
+        }
+        state["count"] = weight.new_zeros(batch_size, groups, self.together, dtype=torch.int64)
+        return state
+
+    def step(
+        self,
+        x: Float[Tensor, "B C"],
+        state: State,
+        *,
+        mask: Bool[Tensor, "B C"] | None = None,
+        time: Float[Tensor, "B 1 F"] | None = None,
+    ) -> tuple[Forecast, State]:
+        """Take one row of each series in, and forecast: what `run` does, for a single row.
+
+        Args:
+            x: the row in scaled space, 0 where a value is missing.
+            state: of these series, row by row.
+            mask: False where a value is missing.
+            time: the calendar features of the row, if the config asks for them.
+
+        Returns:
+            The forecast (B, H, C), and the next state.
+        """
+        seen = None if mask is None else mask.unsqueeze(1)
+        values, state = self._advance(x.unsqueeze(1), seen, time, state, 1, "auto")
+        return Forecast(values=values[:, 0]), state
+
+    def forward(self, batch: SeriesBatch) -> Forecast:
+        """Forecast what follows windows, by what lies in them and nothing before.
+
+        Returns:
+            Values (B, H, C) in the scaled space of the batch.
+        """
+        return self.run(batch, kept=1)[0].last()
+
+    def run(
+        self,
+        batch: SeriesBatch,
+        state: State | None = None,
+        *,
+        kept: int | None = None,
+        backend: str = "auto",
+    ) -> tuple[DenseForecast, State]:
+        """Forecast from every position of every window, and return the state behind it.
+
+        Args:
+            batch: the windows.
+            state: the state before their first rows; None where there is no history.
+            kept: how many of the last positions to forecast from; None for all.
+            backend: the form of the memory.
+        """
+        past = batch.past
+        count, rows, variates = past.shape
+        state = self.init_state(count, variates) if state is None else state
+        first = 0 if kept is None else rows - kept
+        size = rows if torch.is_grad_enabled() else _PIECE
+        values: list[Tensor] = [past.new_empty(count, 0, self.horizon, variates)]
+        for start in range(0, rows, size):
+            piece = slice(start, min(start + size, rows))
+            wanted = max(0, piece.stop - max(first, start))
+            forecasts, state = self._advance(
+                past[:, piece],
+                None if batch.past_mask is None else batch.past_mask[:, piece],
+                None if batch.past_time is None else batch.past_time[:, piece],
+                state,
+                wanted,
+                backend,
+            )
+            values.append(forecasts)
+        return DenseForecast(values=torch.cat(values, 1)), state
+
+    def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Sum the squared errors over observed targets, and count those.
+
+        Of a segment every scored position counts; the rows before them bring the state up and
+        pass no gradient on. Of a window it is the one forecast behind its last row.
+        """
+        if not isinstance(batch, SegmentBatch):
+            return squared_error(self(batch), batch)
+        warm_up = batch.past.shape[1] - batch.scored
+        state = None
+        if warm_up:
+            with torch.no_grad():
+                _, state = self.run(batch.rows_from(0, warm_up), kept=0)
+        forecast, _ = self.run(batch.rows_from(warm_up), state)
+        truth, mask = batch.truth()
+        error = forecast.values.float() - truth
+        if mask is None:
+            return error.square().sum(), error.new_tensor(float(error.numel()))
+        return (error.square() * mask).sum(), mask.sum().to(error.dtype)
+
+    @torch.no_grad()
+    def solve(self, train: Segments, val: Segments) -> None:
+        """Solve for the direct path, the network still adding nothing.
+
+        Training then goes on from the best linear forecast.
+        """
+        if self.direct is not None:
+            self.direct.solve(self._examples(train), self._examples(val))
+
+    def _examples(self, part: Segments) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the features of the direct path and the changes they should give.
+
+        Origins with a missing target are left out.
+        """
+        assert self.direct is not None
+        for batch in part.batches(_PIECE):
+            truth, mask = batch.truth()
+            state = self.init_state(len(batch), batch.past.shape[2])
+            before = {name: value.flatten(0, 1) for name, value in state.items()}
+            seen = None if batch.past_mask is None else self._streams(batch.past_mask)
+            known = hold(self._streams(batch.past), seen, before)
+            features, _ = self.direct.features(known, before, batch.scored)
+            last = known.values[:, -batch.scored :].unsqueeze(2)  # (N, K, 1, V)
+            change = (self._targets(truth) - last).permute(0, 3, 1, 2)  # (N, V, K, H)
+            if mask is None:
+                yield features.flatten(0, 2), change.flatten(0, 2)
+            else:
+                whole = self._targets(mask).all(2).transpose(1, 2)  # (N, V, K)
+                yield features[whole], change[whole]
+
+    def _targets(self, part: Shaped[Tensor, "B K H C"]) -> Shaped[Tensor, "N K H V"]:
+        """Lay targets out as those of streams."""
+        groups = part.unflatten(3, (-1, self.together))  # (B, K, H, G, V)
+        return groups.permute(0, 3, 1, 2, 4).flatten(0, 1)
+
+    def _advance(
+        self,
+        past: Float[Tensor, "B L C"],
+        mask: Bool[Tensor, "B L C"] | None,
+        time: Float[Tensor, "B L F"] | None,
+        state: State,
+        kept: int,
+        backend: str,
+    ) -> tuple[Float[Tensor, "B K H C"], State]:
+        """Take rows in; every way to run the network ends here."""
+        batch, rows, variates = past.shape
+        if variates % self.together:
+            raise UsageError(
+                f"The model forecasts {self.together} variates together, and got {variates}.",
+                hint="Bring the columns it was trained on, or train with "
+                "model.channel_independent = true.",
+            )
+        groups = variates // self.together
+        before = {name: part.flatten(0, 1) for name, part in state.items()}
+        values, seen = self._streams(past), None if mask is None else self._streams(mask)
+        known = hold(values, seen, before)
+        values, begun = known.values, known.begun  # (N, L, V)
+        after: State = {"last": values[:, -1], "count": known.rows}
+        answer = values[:, rows - kept :].unsqueeze(2)  # (N, K, 1, V)
+        if self.direct is not None:
+            change, moved = self.direct(known, before, kept, backend)
+            answer, after = answer + change, after | moved
+        inputs, spread = values, None
+        if self.config.half_life:
+            mean, deviation = self._scale(known, before, after, backend)
+            inputs = (values - mean) / deviation
+            spread = deviation[:, rows - kept :].unsqueeze(2)
+        live = None
+        if begun is not None:
+            inputs, live = inputs * begun, begun.any(2, keepdim=True)
+        tokens = self._inputs(inputs, seen, time, groups)
+        for number, layer in enumerate(self.embed):
+            if live is not None:
+                tokens = tokens * live
+            name = f"embed{number}"
+            tokens, after[name] = layer(tokens, before[name])
+        for number, block in enumerate(self.blocks):
+            prefix = f"block{number}."
+            own = {
+                name.removeprefix(prefix): part
+                for name, part in before.items()
+                if name.startswith(prefix)
+            }
+            tokens, changed = block(tokens, live, own, backend)
+            after |= {prefix + name: part for name, part in changed.items()}
+        added = self.head(tokens[:, rows - kept :]).unflatten(2, (self.horizon, self.together))
+        answer = answer + (added if spread is None else added * spread)  # (N, K, H, V)
+        if begun is not None:
+            answer = answer * begun[:, rows - kept :].unsqueeze(2)
+        answer = answer.view(batch, groups, kept, self.horizon, self.together)
+        answer = answer.permute(0, 2, 3, 1, 4).flatten(3)
+        return answer, {name: after[name].unflatten(0, (batch, groups)) for name in state}
+
+    def _streams(self, part: Shaped[Tensor, "B L C"]) -> Shaped[Tensor, "N L V"]:
+        """Lay the groups of variates out as streams."""
+        batch, rows, variates = part.shape
+        if self.together == variates:
+            return part
+        return part.transpose(1, 2).reshape(batch * variates, rows, 1)
+
+    def _inputs(
+        self,
+        values: Float[Tensor, "N L V"],
+        seen: Bool[Tensor, "N L V"] | None,
+        time: Float[Tensor, "B L F"] | None,
+        groups: int,
+    ) -> Float[Tensor, "N L X"]:
+        parts = [values]
+        if self.config.observed:
+            parts.append(torch.ones_like(values) if seen is None else seen.to(values.dtype))
+        if self.calendar_rows and time is not None:
+            parts.append(time.to(values.dtype).repeat_interleave(groups, 0))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+    def _scale(
+        self, known: Known, before: State, after: State, backend: str
+    ) -> tuple[Float[Tensor, "N L V"], Float[Tensor, "N L V"]]:
+        """Give the mean and deviation of the past at every row, rows fading exponentially.
+
+        A memory of order 1 is exponential smoothing: `theta m' = u - m`.
+        """
+        assert self.config.half_life
+        streams, rows, together = known.values.shape
+        window = self.config.half_life / math.log(2)
+
+        def smoothed(signal: Tensor, state: Tensor) -> Tensor:
+            flat = signal.transpose(1, 2).reshape(-1, rows)
+            held = memory(flat, state.reshape(-1, 1), order=1, window=window, backend=backend)
+            return held.view(streams, together, rows).transpose(1, 2)
+
+        state = known.seeded(before["scale"], known.values.new_tensor([1.0, 0.0]))
+        mean = smoothed(known.values, state[..., 0])
+        square = (known.values - mean).square()
+        spread = state[..., 1]
+        if known.fresh is not None:
+            # Before there is a past, the deviation is that of the training rows.
+            spread = torch.where(known.fresh, 1.0, spread)
+        if known.begun is not None:
+            square = torch.where(known.begun, square, 1.0)
+        variance = smoothed(square, spread)
+        after["scale"] = torch.stack([mean[:, -1], variance[:, -1]], 2)
+        return mean, (variance + _LEAST_VARIANCE).sqrt()
+
+
+def _check(config: LMUFormerConfig, given: Sizes, season: int) -> None:
+    """Refuse channels that cannot be shared out, and warn of memories too small for the season."""
+    if config.channels % len(given.windows):
+        raise UsageError(
+            f"model.channels = {config.channels} cannot be shared out among "
+            f"{len(given.windows)} windows.",
+            hint=f"Take a multiple of {len(given.windows)}.",
+        )
+    memories = {
+        "model.order": (given.order, max(given.windows)),
+        "model.direct_order": (given.direct_order, given.direct_window),
+    }
+    for name, (order, window) in memories.items():
+        needed = least_order(window, season)
+        if season > 1 and 0 < order < needed:
+            warnings.warn(
+                f"{name} = {order} cannot hold {window / season:g} seasons of {season} rows, which "
+                f"its window of {window} has; {needed} can. A shorter window needs less.",
+                stacklevel=4,
+            )
