@@ -83,7 +83,7 @@ class Forecast:
     With quantiles, the last axis Q runs over the levels in `quantiles`, ascending.
     """
 
-    values: Float[Tensor, "B H C"] | Float[Tensor, "B H C Q"]
+    values: Float[Tensor, "B H C"] | Float[Tensor, "B H C Q"] | Float[Tensor, "B H C Y X"]
     quantiles: tuple[float, ...] = ()
 
     def point(self) -> Float[Tensor, "B H C"]:
