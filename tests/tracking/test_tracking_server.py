@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -44,6 +45,8 @@ def serving(arguments: list[str], health: str, log: Path, **environment: str) ->
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1"]
     settings = {
+        # MLflow starts its web server by name, and the environment need not be an activated one.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONPATH": str(Path(forecast.__file__).parents[1]),
@@ -70,7 +73,9 @@ def serving(arguments: list[str], health: str, log: Path, **environment: str) ->
             pytest.fail(f"no answer in a minute: {log.read_text()}")
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        # A server that ended by itself has said why, and that must not be hidden by its absence.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
