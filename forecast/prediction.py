@@ -254,7 +254,9 @@ def predict_table(
         ]
     )
     known = _known_ahead(table, steps, future)
-    covariates = forecaster.covariates.for_series(table, lengths)
+    # A new series is scaled by its context, its covariates as its variates.
+    counts = np.minimum(lengths, spec.lookback)
+    covariates = forecaster.covariates.for_series(table, table.offsets[1:] - counts, counts)
     past_inputs = np.concatenate([covariates.past(table), covariates.known(table)], axis=1)
     known_inputs, static = covariates.known_ahead(known, steps, table), covariates.of_series(table)
     batch = SeriesBatch(
@@ -494,11 +496,17 @@ def _forward(forecaster: Forecaster, batch: SeriesBatch, device: torch.device) -
     model = forecaster.model.to(device)
     with memory_errors("predicting", size):
         parts: list[Forecast] = [
-            model(batch.rows(start, start + size).to(device))
+            model(_without_idle_mask(batch.rows(start, start + size)).to(device))
             for start in range(0, len(batch), size)
         ]
     values = torch.cat([part.values.cpu() for part in parts])
     return Forecast(values=values, quantiles=parts[0].quantiles)
+
+
+def _without_idle_mask(batch: SeriesBatch) -> SeriesBatch:
+    """Drop a mask that hides nothing, so that gaps in other batches change no bit of this one."""
+    idle = batch.past_mask is not None and bool(batch.past_mask.all())
+    return replace(batch, past_mask=None) if idle else batch
 
 
 def _rounded(values: np.ndarray, deviation: np.ndarray) -> np.ndarray:

@@ -290,3 +290,36 @@ def test_training_goes_on_with_the_covariates_it_began_with(train, tmp_path):
     assert loaded.layout.known_future == ("promo",)
     assert loaded.recipe.data.holidays == "DE-BY"
     assert forecast.predict(loaded, behind(panel())).height == 24
+
+
+def test_a_new_series_has_its_covariates_scaled_by_its_context_alone(tmp_path, monkeypatch):
+    # What lies before the context is not read, so it may hold anything.
+    monkeypatch.setenv("FORECAST_HOME", str(tmp_path / "home"))
+    random = np.random.default_rng(0)
+
+    def series(name, rows):
+        times = np.datetime64("2024-01-01T00") + np.arange(rows).astype("timedelta64[h]")
+        return pl.DataFrame(
+            {
+                "unique_id": [name] * rows,
+                "ds": [str(time) for time in times],
+                "y": random.normal(size=rows),
+                "x": random.normal(size=rows),
+            }
+        )
+
+    path = tmp_path / "table.csv"
+    pl.concat([series("a", 300), series("b", 300)]).write_csv(path)
+    resolved = recipe.load(
+        path,
+        lookback=48,
+        horizon=12,
+        settings=["model.width=16", "model.heads=2", "train.epochs=1", "train.threads=1"],
+        data={"past_covariates": ("x",)},
+    )
+    forecaster = prediction.load(training.train(resolved).artefact)
+    new = series("new", 200)
+    early = pl.int_range(pl.len()) < 200 - 48
+    changed = new.with_columns(x=pl.when(early).then(1e6).otherwise("x"))
+    expected = prediction.predict(forecaster, new)
+    assert prediction.predict(forecaster, changed).equals(expected)

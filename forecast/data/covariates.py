@@ -58,14 +58,19 @@ class Covariates:
         codes = {name: tuple(code) for name, code in static.items()}
         return cls(scaler=scaler, static=codes, holidays=holidays)
 
-    def for_series(self, table: Table, rows: np.ndarray) -> Covariates:
-        """Pick those of a table's series; a new one is scaled by its own first `rows[s]` rows."""
+    def for_series(self, table: Table, starts: np.ndarray, counts: np.ndarray) -> Covariates:
+        """Pick those of a table's series; a new one is scaled by `counts[s]` rows of its own.
+
+        Args:
+            table: the table.
+            starts: the row of the table at which these rows begin, for each series.
+            counts: how many they are.
+        """
         if self.scaler is None:
             return self
         numbers = _numbers(table)
         contexts = [
-            numbers[start : start + count]
-            for start, count in zip(table.offsets[:-1], rows, strict=True)
+            numbers[start : start + count] for start, count in zip(starts, counts, strict=True)
         ]
         return replace(self, scaler=self.scaler.for_series(table.ids, contexts))
 

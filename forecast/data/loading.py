@@ -125,7 +125,7 @@ def load(
     if covariates is None:
         covariates = Covariates.fit(table, borders[:, 0], holidays)
     else:
-        covariates = covariates.for_series(table, borders[:, 0])
+        covariates = covariates.for_series(table, table.offsets[:-1], borders[:, 0])
     series = resident(table, scaler, covariates, marks).to(device)
     spec = Spec(
         lookback=lookback,
@@ -175,7 +175,7 @@ def whole(
         )
     borders = np.stack([np.zeros_like(lengths), np.zeros_like(lengths), lengths], axis=1)
     own = scaler.for_series(table.ids, _parts(table, lengths))
-    accompanying = covariates.for_series(table, lengths)
+    accompanying = covariates.for_series(table, table.offsets[:-1], lengths)
     return SeriesData(
         table=table,
         series=resident(table, own, accompanying, marks).to(device),
