@@ -21,7 +21,7 @@ from forecast.errors import DataError
 from forecast.intervals import Band, Calibration, Method, Tracker
 from forecast.loop import EVALUATION_BATCH
 from forecast.metrics import ErrorSums, IntervalSums, QuantileSums
-from forecast.models import BASELINES, MODELS
+from forecast.models import BASELINES, MODELS, replay
 
 # Levels of the intervals that are scored [%]: their ten bounds are the quantiles of the CRPS.
 LEVELS = (10.0, 30.0, 50.0, 70.0, 90.0)
@@ -67,9 +67,8 @@ def score(
             if adaptive or method != "adaptive"
         }
     with memory_errors("evaluating", EVALUATION_BATCH):
-        for batch in windows.batches(EVALUATION_BATCH):
+        for forecast, batch in replay.answers(model, windows, EVALUATION_BATCH):
             assert batch.target is not None
-            forecast = model(batch)
             sums.add(forecast.point(), batch.target, batch.target_mask, batch.series_id)
             if forecast.quantiles:
                 quantiles = quantiles or QuantileSums(forecast.quantiles)
@@ -225,6 +224,7 @@ def evaluate(
             device=place,
             scaler=forecaster.scaler,
             covariates=forecaster.covariates,
+            all_history=forecaster.spec.context is None,
         )
         if table.digest != forecaster.data["digest"]:
             raise DataError(

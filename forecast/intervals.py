@@ -27,9 +27,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.batch import Batches, Forecast, SeriesBatch
+from forecast.batch import Forecast, SeriesBatch
+from forecast.data.windows import Windows
 from forecast.device import memory_errors
 from forecast.errors import UsageError
+from forecast.models import replay
 
 Method = Literal["split", "adaptive"]
 METHODS: tuple[Method, ...] = ("split", "adaptive")
@@ -196,7 +198,7 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, windows: Batches) -> Calibration | None:
+def calibrate(model: nn.Module, windows: Windows) -> Calibration | None:
     """Measure the reaches of a model on windows that it was not trained on; None without any.
 
     The validation part also chose the best epoch, which makes the reaches a trifle too short. They
@@ -210,7 +212,12 @@ def calibrate(model: nn.Module, windows: Batches) -> Calibration | None:
     thinned = windows.every(max(1, round(len(windows) * first.target.numel() / _MOST_REACHES)))
     with memory_errors("calibrating", _BATCH):
         return Calibration.of(
-            torch.cat([Band.of(model(batch)).needed(batch) for batch in thinned.batches(_BATCH)])
+            torch.cat(
+                [
+                    Band.of(forecast).needed(batch)
+                    for forecast, batch in replay.answers(model, thinned, _BATCH)
+                ]
+            )
         )
 
 

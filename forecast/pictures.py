@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from forecast import atomic
 from forecast.data.loading import SeriesData
+from forecast.models import replay
 from forecast.recipe import Recipe
 
 _MOST_PANELS = 4
@@ -26,13 +28,14 @@ def last_window(model: nn.Module, data: SeriesData, recipe: Recipe, path: Path) 
     is a gap.
     """
     windows = data.windows("test")
-    batch = windows.batch(torch.tensor([len(windows) - 1], device=windows.device))
+    last_one = replace(windows, origins=windows.origins[-1:])
     model.eval()
+    ((answer, _),) = replay.answers(model, last_one, 1)
     origin = int(windows.origins[-1])
     series = int(np.searchsorted(data.table.offsets, origin, side="right")) - 1
     spec, table = data.spec, data.table
     deviation, mean = data.scaler.deviation[series], data.scaler.mean[series]
-    forecast = model(batch).point()[0].double().cpu().numpy() * deviation + mean  # (H, C)
+    forecast = answer.point()[0].double().cpu().numpy() * deviation + mean  # (H, C)
     first = origin - min(spec.lookback, _HISTORY * spec.horizon)
     last = origin + spec.horizon
     title = (

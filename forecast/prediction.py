@@ -29,7 +29,7 @@ from forecast.batch import Forecast, SeriesBatch
 from forecast.data import loading, tables
 from forecast.data.calendar import calendar_features
 from forecast.data.covariates import Covariates
-from forecast.data.scaling import Scaler
+from forecast.data.scaling import Scaler, rounded
 from forecast.data.tables import Table
 from forecast.data.time_formats import shown
 from forecast.data.windows import Windows
@@ -37,6 +37,7 @@ from forecast.data.zones import to_local
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.intervals import MEMORY, Band, Method, Tracker
+from forecast.models import replay
 
 _SCHEMES = ("runs:", "models:", "mlflow-artifacts:")
 # Windows of the recent past that adaptive intervals are brought up to date on, of all series.
@@ -229,9 +230,10 @@ def predict_table(
     place = choose_device(device)
     spec = forecaster.spec
     notices = list(table.notices)
-    context = _last_rows(table, table.values, spec.lookback, np.nan)  # (S, L, C)
-    times = _last_times(table, spec.lookback)  # (S, L)
     lengths = np.diff(table.offsets)
+    rows = spec.context or max(spec.lookback, int(lengths.max()))  # L
+    context = _last_rows(table, table.values, rows, np.nan)  # (S, L, C)
+    times = _last_times(table, rows)  # (S, L)
     if short := int((lengths < spec.lookback).sum()):
         notices.append(
             f"{short} of {len(lengths)} series have fewer rows than the lookback of "
@@ -240,7 +242,7 @@ def predict_table(
     if new := forecaster.scaler.new_ids(table.ids):
         notices.append(
             f"{len(new)} of {len(lengths)} series were not in the training data and are scaled by "
-            f"their own last {spec.lookback} rows, {new[0]!r} first."
+            f"their own last {rows} rows, {new[0]!r} first."
         )
     scaler = forecaster.scaler.for_series(table.ids, list(context))
     scaled = (context - scaler.mean[:, None]) / scaler.deviation[:, None]
@@ -255,7 +257,7 @@ def predict_table(
     )
     known = _known_ahead(table, steps, future)
     # A new series is scaled by its context, its covariates as its variates.
-    counts = np.minimum(lengths, spec.lookback)
+    counts = np.minimum(lengths, rows)
     covariates = forecaster.covariates.for_series(table, table.offsets[1:] - counts, counts)
     past_inputs = np.concatenate([covariates.past(table), covariates.known(table)], axis=1)
     known_inputs, static = covariates.known_ahead(known, steps, table), covariates.of_series(table)
@@ -263,7 +265,7 @@ def predict_table(
         past=past,
         past_mask=None if observed.all() else torch.from_numpy(observed),
         past_time=_calendar(forecaster, times),
-        past_covariates=torch.from_numpy(_last_rows(table, past_inputs, spec.lookback, 0.0))
+        past_covariates=torch.from_numpy(_last_rows(table, past_inputs, rows, 0.0))
         if past_inputs.shape[1]
         else None,
         known_future=torch.from_numpy(known_inputs) if known_inputs.shape[2] else None,
@@ -294,7 +296,7 @@ def predict_table(
     kept = np.flatnonzero(~empty)
     frames: list[pl.DataFrame] = []
     for suffix, scaled_values in columns.items():
-        values = _rounded(scaler.undo(scaled_values.double().numpy()), scaler.deviation)
+        values = rounded(scaler.undo(scaled_values.double().numpy()), scaler.deviation)
         values[~np.isfinite(values) | dead[:, None]] = np.nan
         frame = tables.forecast_frame(
             table.layout, [table.ids[row] for row in kept], steps[kept], values[kept]
@@ -368,7 +370,8 @@ def _recently_needed(
         such origin, or no row yet to compare with.
     """
     spec = forecaster.spec
-    recent = loading.continued(table, spec.lookback + count, known)
+    back = spec.context or max(spec.lookback, int(np.diff(table.offsets).max()))
+    recent = loading.continued(table, back + count, known)
     rows = loading.resident(recent, scaler, covariates, forecaster.recipe.data.marks).to(device)
     ends = recent.offsets[1:] - spec.horizon
     origins = [
@@ -387,9 +390,9 @@ def _recently_needed(
     size = batch_size(forecaster)
     model, done = forecaster.model.to(device), 0
     with memory_errors("predicting", size):
-        for batch in windows.batches(size):
+        for forecast, batch in replay.answers(model, windows, size):
             here = slice(done, done + len(batch))
-            found[places[here], owners[here]] = Band.of(model(batch)).needed(batch).cpu()
+            found[places[here], owners[here]] = Band.of(forecast).needed(batch).cpu()
             done += len(batch)
     return found
 
@@ -507,12 +510,6 @@ def _without_idle_mask(batch: SeriesBatch) -> SeriesBatch:
     """Drop a mask that hides nothing, so that gaps in other batches change no bit of this one."""
     idle = batch.past_mask is not None and bool(batch.past_mask.all())
     return replace(batch, past_mask=None) if idle else batch
-
-
-def _rounded(values: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Round to a millionth of a deviation, about what float32 resolves: the rest is noise."""
-    scale = 10.0 ** np.ceil(6 - np.log10(deviation))[:, None]
-    return np.round(values * scale) / scale
 
 
 def _named_dead(table: Table, dead: np.ndarray) -> Sequence[str]:

@@ -29,7 +29,7 @@ from forecast.data.loading import SeriesData
 from forecast.device import Stopwatch, choose_device, choose_precision, set_threads
 from forecast.errors import UsageError
 from forecast.loop import Fitted, Interrupted, Silence, Watcher, fit
-from forecast.models import MODELS, unread_covariates
+from forecast.models import MODELS, replay, unread_covariates
 from forecast.prediction import load as load_forecaster
 from forecast.recipe import Recipe
 from forecast.tracking import DatasetInfo, Run, check_names
@@ -275,10 +275,10 @@ def _fit(
     if MODELS[resolved.model].closed_form:
         evaluation.fit_closed_form(model, data)
         return None
+    started = identity["start"] != "fresh"
     return fit(
         model,
-        data.windows("train"),
-        data.windows("val"),
+        *replay.prepare(model, data.windows("train"), data.windows("val"), fresh=not started),
         resolved.train,
         watcher=_Logged(watcher, run),
         checkpoint=Checkpoint(path=folder / "checkpoint.safetensors", identity=identity),
@@ -327,6 +327,7 @@ def _load(resolved: Recipe, start: Forecaster | None, device: torch.device) -> S
         device=device,
         scaler=start.scaler if start else None,
         covariates=start.covariates if start else None,
+        all_history=MODELS[resolved.model].streams,
     )
 
 

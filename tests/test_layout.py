@@ -25,7 +25,7 @@ LEVELS = [
     {"tracking"},
     {"loop", "pictures", "runs"},
     {"evaluation", "prediction"},
-    {"bulk"},
+    {"bulk", "streaming"},
     {"training"},
     {"cli", "__main__"},
 ]

@@ -135,14 +135,6 @@ def test_padding_in_front_has_the_calendar_of_the_time_before(train):
     assert (np.diff(times[0]) == np.timedelta64(1, "h")).all()
 
 
-def test_forecasts_are_rounded_to_what_float32_resolves():
-    values = np.array([[[123.4567890123], [1e-9]]])
-    rounded = prediction._rounded(values, np.array([[20.0]]))
-    # a deviation of 20 is resolved to 2e-5: five decimals
-    assert rounded[0, 0, 0] == 123.45679
-    assert rounded[0, 1, 0] == 0.0
-
-
 def test_an_artefact_round_trip_forecasts_the_same_bits(train, tmp_path):
     frame = long_table()
     forecaster = train(frame)

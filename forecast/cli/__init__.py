@@ -26,6 +26,7 @@ from forecast.cli import (
     models,
     predict,
     registry,
+    stream,
     train,
 )
 from forecast.errors import ForecastError
@@ -44,6 +45,7 @@ app.command(rich_help_panel=_RUN)(init.init)
 app.command(rich_help_panel=_RUN)(train.train)
 app.command(rich_help_panel=_RUN)(evaluate.evaluate)
 app.command(rich_help_panel=_RUN)(predict.predict)
+app.command(rich_help_panel=_RUN)(stream.stream)
 app.command(rich_help_panel=_RUN)(baselines.baselines)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=_KNOW)
 app.add_typer(models.app, name="models", rich_help_panel=_KNOW)

@@ -79,6 +79,7 @@ def load(
     device: torch.device | str = "cpu",
     scaler: Scaler | None = None,
     covariates: Covariates | None = None,
+    all_history: bool = False,
 ) -> SeriesData:
     """Divide and scale a table for training, the scaler fitted on training rows alone.
 
@@ -93,6 +94,7 @@ def load(
         device: where the rows go.
         scaler: that of a model already trained, to be used instead of fitting one.
         covariates: the same for what accompanies the variates.
+        all_history: the model looks back beyond the lookback, over all that came before.
 
     Raises:
         DataError: no series is long enough for a single training window.
@@ -139,7 +141,7 @@ def load(
         static=0 if series.static is None else series.static.shape[1],
         season=season,
         frequency=table.frequency,
-        context=lookback,
+        context=None if all_history else lookback,
     )
     return SeriesData(
         table=table,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,14 @@ class Scaler:
     def undo(self, values: np.ndarray) -> np.ndarray:
         """Bring (S, H, C) scaled forecasts, one per series, back to the units of the data."""
         return values * self.deviation[:, None] + self.mean[:, None]
+
+
+def rounded(
+    values: Float[np.ndarray, "B H C"], deviation: Float[np.ndarray, "B C"]
+) -> Float[np.ndarray, "B H C"]:
+    """Round to a millionth of a deviation, about what float32 resolves: the rest is noise."""
+    scale = 10.0 ** np.ceil(6 - np.log10(deviation))[:, None]
+    return np.round(values * scale) / scale
 
 
 def _statistics(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -75,6 +75,21 @@ MODELS: dict[str, ModelInfo] = {
         config="InformerConfig",
         train={"epochs": 6},
     ),
+    "lmuformer": ModelInfo(
+        title="Legendre memories carried from row to row, a forecast from every one of them",
+        source="Liu et al., ICLR 2024, arXiv 2402.04882",
+        module="forecast.models.lmuformer",
+        model="LMUFormer",
+        config="LMUFormerConfig",
+        streams=True,
+        train={
+            "optimizer": "adamw",
+            "learning_rate": 5e-4,
+            "weight_decay": 0.05,
+            "batch_size": 16,
+            "schedule": "cosine",
+        },
+    ),
     "dlinear": ModelInfo(
         title="linear maps of a window's trend and remainder",
         source="Zeng et al., AAAI 2023, arXiv 2205.13504",

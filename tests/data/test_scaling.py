@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecast.data.scaling import Scaler
+from forecast.data.scaling import Scaler, rounded
 
 
 def test_statistics_are_of_observed_training_rows_and_biased():
@@ -43,3 +43,11 @@ def test_a_new_series_is_scaled_by_its_own_context():
     np.testing.assert_allclose(found.mean, [[200.0], [10.0]])
     np.testing.assert_allclose(found.deviation, [[100.0], [2.0]])
     assert scaler.new_ids(("new", "known")) == ("new",)
+
+
+def test_forecasts_are_rounded_to_what_float32_resolves():
+    values = np.array([[[123.4567890123], [1e-9]]])
+    found = rounded(values, np.array([[20.0]]))
+    # a deviation of 20 is resolved to 2e-5: five decimals
+    assert found[0, 0, 0] == 123.45679
+    assert found[0, 1, 0] == 0.0

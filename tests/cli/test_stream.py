@@ -1,0 +1,117 @@
+"""`forecast stream` as a user runs it: forecasts at once, signals obeyed, a state that survives."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def rows(table):
+    header, *lines = table.read_text().splitlines(keepends=True)
+    return header, lines[:80]
+
+
+@pytest.fixture
+def start(user_environment):
+    """Return a function that starts a stream and leaves it running; none outlives its test."""
+    started = []
+
+    def run(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "forecast", "stream", *map(str, arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=user_environment, text=True, bufsize=1,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_each_row_is_forecast_before_the_next_one_comes_and_sigterm_saves(
+    start, trained, rows, tmp_path
+):
+    header, lines = rows
+    state = tmp_path / "state.safetensors"
+    process = start(trained["artefact"], "--state", state, "--horizon", 2)
+    process.stdin.write(header)
+    for number, line in enumerate(lines[:3]):
+        process.stdin.write(line)
+        process.stdin.flush()
+        if number == 0:
+            assert process.stdout.readline() == "issued,date,load,heat,cold\n"
+        issued = [process.stdout.readline().split(",") for _ in range(2)]
+        assert [row[0] for row in issued] == [line.split(",")[0]] * 2
+        assert issued[0][4] == "true\n"
+    assert not state.exists()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert "rows: 3" in process.stderr.read()
+    assert state.exists()
+
+
+def test_killed_and_fed_again_it_goes_on(start, forecast, trained, rows, tmp_path):
+    header, lines = rows
+    text = header + "".join(lines)
+    whole = forecast("stream", trained["artefact"], stdin=text)
+    assert whole.returncode == 0, whole.stderr
+    forecasts = whole.stdout.splitlines()[1:]
+    assert len(forecasts) == 80 * 12
+    state = tmp_path / "state.safetensors"
+    process = start(trained["artefact"], "--state", state, "--save-every", 5)
+    process.stdin.write(text[: len(text) // 2])
+    process.stdin.flush()
+    while not state.exists():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    again = forecast("stream", trained["artefact"], "--state", state, stdin=text)
+    assert again.returncode == 0, again.stderr
+    found = again.stdout.splitlines()[1:]
+    replayed = 80 - len(found) // 12
+    assert found == forecasts[replayed * 12 :]
+    assert f"replayed: {replayed}" in again.stderr
+    assert replayed >= 5
+
+
+def test_what_it_cannot_do_is_one_panel(forecast, trained, rows, tmp_path):
+    header, lines = rows
+    done = forecast("stream", trained["artefact"], stdin="when,load,heat\n")
+    assert done.returncode == 3
+    assert "no column 'date' in the first line" in done.stderr
+    done = forecast("stream", trained["artefact"], stdin=header + lines[0] + "soon,1,2\n")
+    assert done.returncode == 3
+    assert "row 3, column 'date'" in done.stderr
+    assert len(done.stdout.splitlines()) == 13
+    done = forecast("stream", trained["artefact"], "--gap", "guess", stdin="")
+    assert done.returncode == 2
+    damaged = tmp_path / "state.safetensors"
+    damaged.write_bytes(b"nothing")
+    done = forecast("stream", trained["artefact"], "--state", damaged, stdin="")
+    assert done.returncode == 3
+    assert str(damaged) in done.stderr
+    assert damaged.read_bytes() == b"nothing"
+
+
+def test_json_lines_and_info(forecast, trained, rows):
+    _, lines = rows
+    objects = [
+        json.dumps(dict(zip(("date", "load", "heat"), line.strip().split(","), strict=True)))
+        for line in lines[:2]
+    ]
+    done = forecast("stream", trained["artefact"], "--every", 2, stdin="\n".join(objects))
+    assert done.returncode == 0, done.stderr
+    (row,) = map(json.loads, done.stdout.splitlines())
+    assert len(row["load"]) == len(row["date"]) == 12
+    done = forecast("stream", trained["artefact"], "--info")
+    # 48 rows of 2 float32 and 2 truth values; 4 numbers of 8 bytes and 2 float32 in the book
+    assert done.stdout.startswith(f"{48 * 2 * 5 + 4 * 8 + 2 * 4} bytes for each series; a start is")
