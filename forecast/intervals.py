@@ -41,6 +41,8 @@ GRID = (*(5.0 * number for number in range(1, 20)), 97.5, 98.0, 99.0, 99.5, 99.9
 # Share of the split threshold by which a miss moves the adaptive one. Twice as much follows the
 # reaches faster and pays with wider intervals, half as much the other way round.
 RATE = 0.0125
+# Part of a move that follows the mean miss over all variates.
+SHARED = 0.5
 # Longest stretch of history that adaptive intervals are brought up to date on [origins].
 MEMORY = 1_000
 # Reaches kept at once while calibrating: 128 MB. Longer parts are thinned evenly.
@@ -266,7 +268,7 @@ class Tracker:
         missed = due > self._issued[slots, self._steps]
         error = torch.where(judged, missed.to(due.dtype) - self._alpha, 0.0)
         shared = error.sum(-1, keepdim=True) / judged.sum(-1, keepdim=True).clamp(min=1)
-        self._threshold += RATE * self._scale * 0.5 * (error + shared)
+        self._threshold += RATE * self._scale * (error + SHARED * (shared - error))
         self._threshold.clamp_(min=0)
         # A wider level never opens less than a narrower one.
         thresholds = self._threshold.cummax(1).values

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from forecast import atomic
@@ -52,6 +53,28 @@ def last_window(model: nn.Module, data: SeriesData, recipe: Recipe, path: Path) 
     )
 
 
+def early_errors(
+    fresh: Float[np.ndarray, " K"], full: Float[np.ndarray, " K"], *, title: str, path: Path
+) -> None:
+    """Draw the error of a stream by the rows it has seen, with and without earlier history.
+
+    Args:
+        fresh: MSE after 1, 2, ..., K rows of a stream that begins there.
+        full: MSE of the same forecasts with all the history before.
+        title: heading.
+        path: the file, a PNG.
+    """
+    figure, (panel,) = _panels(1, title, height=3.6)
+    rows = np.arange(1, len(fresh) + 1)
+    panel.semilogx(rows, full, color=_INK, linewidth=1.2, label="all history")
+    panel.semilogx(rows, fresh, color=_FORECAST, linewidth=1.6, label="rows since the start alone")
+    panel.set_xlabel("rows seen", fontsize=9, color=_INK)
+    panel.set_ylabel("MSE, standardised", fontsize=9, color=_INK)
+    _plain(panel)
+    panel.legend(fontsize=9, frameon=False)
+    _save(figure, path)
+
+
 def draw(
     path: Path,
     *,
@@ -71,16 +94,10 @@ def draw(
         truth: (T, C) values, NaN where not observed.
         forecast: (H, C) values.
     """
-    # Without pyplot: no window system is asked for, and nothing global is left behind.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
     shown = list(range(len(columns)))[-_MOST_PANELS:][::-1]
-    figure = Figure(figsize=(10, 1.0 + 1.8 * len(shown)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left")
-    panels: Any = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    figure, panels = _panels(len(shown), title, height=1.0 + 1.8 * len(shown))
     start = len(times) - len(forecast)
     for panel, place in zip(panels, shown, strict=True):
         panel.plot(times, truth[:, place], color=_INK, linewidth=1.1, label="observed")
@@ -89,13 +106,33 @@ def draw(
         )
         panel.axvline(times[start], color=_GRID, linewidth=1)
         panel.set_ylabel(columns[place], fontsize=9, color=_INK)
-        panel.grid(axis="y", color=_GRID, linewidth=0.6)
-        panel.tick_params(labelsize=8, colors=_INK, length=2)
-        panel.spines[["top", "right"]].set_visible(False)
+        _plain(panel)
     locator = AutoDateLocator()
     panels[-1].xaxis.set_major_locator(locator)
     panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper right", fontsize=9, frameon=False, ncols=2)
+    _save(figure, path)
+
+
+def _panels(count: int, title: str, height: float) -> tuple[Any, Any]:
+    """Make a figure of panels one above the other."""
+    # Without pyplot: no window system is asked for, and nothing global is left behind.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(10, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11, color=_INK, x=0.01, ha="left")
+    return figure, figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+
+
+def _plain(panel: Any) -> None:
+    panel.grid(axis="y", color=_GRID, linewidth=0.6)
+    panel.tick_params(labelsize=8, colors=_INK, length=2)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Any, path: Path) -> None:
     with atomic.replacing(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None})

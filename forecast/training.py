@@ -7,6 +7,7 @@ $FORECAST_HOME/runs/etth1-itransformer-96-20261124-101500-3f2a/
   checkpoint.safetensors  from which a killed run goes on
   artefact/               the trained forecaster
   forecast.png            history, forecast and truth
+  early.png               the error by the rows seen, of a model that carries a state
 ```
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -210,6 +212,9 @@ def _train(
         "baselines": scores,
         "validation": _validation(model, resolved, data, fitted),
     }
+    early = _early(model, data)
+    if early is not None:
+        metrics["early"] = _thinned(early)
     forecaster = Forecaster(
         model=model,
         recipe=resolved,
@@ -234,6 +239,8 @@ def _train(
     pictures.last_window(model, data, resolved, picture)
     run.log(_figures(metrics), step=fitted.best_epoch if fitted else 0)
     run.artifact(picture)
+    if early is not None:
+        run.artifact(_draw_early(early, resolved, folder))
     run.artifact(folder / "recipe.toml")
     run.model(place, example=_example(data))
     return Trained(
@@ -247,6 +254,30 @@ def _train(
         picture=picture,
         recipe=resolved,
     )
+
+
+def _early(model: nn.Module, data: SeriesData) -> tuple[np.ndarray, np.ndarray] | None:
+    """Measure on the test part how a stream fares that has just begun; None without a state."""
+    if not replay.carries_state(model):
+        return None
+    fresh, full = replay.early_errors(model, replay.beginnings(model, data.windows("test")))
+    return fresh.numpy(), full.numpy()
+
+
+def _thinned(early: tuple[np.ndarray, np.ndarray]) -> dict[str, list[float]]:
+    """Give the errors after 1, 2, 4, ... rows, as an artefact tells them."""
+    rows = [2**power for power in range(len(early[0]).bit_length())]
+    rows = [row for row in rows if np.isfinite(early[0][row - 1])]
+    fresh, full = ([float(part[row - 1]) for row in rows] for part in early)
+    return {"rows": rows, "mse": fresh, "mse_with_all_history": full}
+
+
+def _draw_early(early: tuple[np.ndarray, np.ndarray], resolved: Recipe, folder: Path) -> Path:
+    picture = folder / "early.png"
+    source = Path(resolved.data.source).name
+    title = f"{source}  ·  {resolved.model}  ·  error by the rows that a stream has seen"
+    pictures.early_errors(*early, title=title, path=picture)
+    return picture
 
 
 def _validation(

@@ -119,6 +119,16 @@ def answers(
         )
 
 
+def beginnings(model: nn.Module, windows: Windows) -> Segments:
+    """Cut windows of a part into streams that begin anew, each with the history it could have had.
+
+    They are as long as the memories of the model, and one begins every 24th part of that.
+    """
+    context = cast(Carrying, model).context
+    cut = segments(windows, warm_up=_WARM_UP * context, scored=context, stride=1)
+    return cut.every(max(1, context // 24))
+
+
 @torch.no_grad()
 def early_errors(
     model: nn.Module, part: Segments, size: int = 1_024

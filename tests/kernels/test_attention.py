@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from forecast.errors import UsageError
-from forecast.kernels import attention as room
 from forecast.kernels import OPERATIONS, dispatch, explain
+from forecast.kernels import attention as room
 from forecast.kernels.attention import BACKENDS, attention, choose, tiled
 
 SIZES = ((1, 1), (4, 4), (63, 65), (64, 64), (65, 130), (130, 130))
