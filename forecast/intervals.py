@@ -39,7 +39,8 @@ METHODS: tuple[Method, ...] = ("split", "adaptive")
 # Levels whose quantiles an artefact keeps [%]; those between lie on a line between two of them.
 GRID = (*(5.0 * number for number in range(1, 20)), 97.5, 98.0, 99.0, 99.5, 99.9)
 # Share of the split threshold by which a miss moves the adaptive one. Twice as much follows the
-# reaches faster and pays with wider intervals, half as much the other way round.
+# reaches faster and pays with wider intervals, half as much the other way round. Both numbers were
+# chosen on validation parts; docs/coming-from.md has the comparison.
 RATE = 0.0125
 # Part of a move that follows the mean miss over all variates.
 SHARED = 0.5

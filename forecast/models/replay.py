@@ -122,11 +122,13 @@ def answers(
 def beginnings(model: nn.Module, windows: Windows) -> Segments:
     """Cut windows of a part into streams that begin anew, each with the history it could have had.
 
-    They are as long as the memories of the model, and one begins every 24th part of that.
+    They are as long as the memories of the model, or half the part where that is shorter, and one
+    begins every 24th part of that.
     """
-    context = cast(Carrying, model).context
-    cut = segments(windows, warm_up=_WARM_UP * context, scored=context, stride=1)
-    return cut.every(max(1, context // 24))
+    whole = history(model, windows)
+    scored = min(cast(Carrying, model).context, max(1, whole.scored // 2))
+    cut = segments(windows, warm_up=whole.warm_up, scored=scored, stride=1)
+    return cut.every(max(1, scored // 24))
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,32 @@ def test_json_lines_and_info(forecast, trained, rows):
     done = forecast("stream", trained["artefact"], "--info")
     # 48 rows of 2 float32 and 2 truth values; 4 numbers of 8 bytes and 2 float32 in the book
     assert done.stdout.startswith(f"{48 * 2 * 5 + 4 * 8 + 2 * 4} bytes for each series; a start is")
+
+
+def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_path):
+    out = tmp_path / "artefact"
+    trained = forecast(
+        "train", table, "--model", "lmuformer", "--lookback", 48, "--horizon", 6,
+        "--set", "model.width=8", "--set", "model.windows=[48]", "--set", "train.epochs=1",
+        "--out", out, "--json",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    document = json.loads(trained.stdout)
+    assert Path(document["picture"]).with_name("early.png").exists()
+    early = document["metrics"]["early"]
+    assert early["rows"][:4] == [1, 2, 4, 8]
+    assert len(early["mse"]) == len(early["mse_with_all_history"]) == len(early["rows"])
+    streamed = forecast("stream", out, stdin=table.read_text())
+    assert streamed.returncode == 0, streamed.stderr
+    predicted = forecast("predict", out, table)
+    assert predicted.returncode == 0, predicted.stderr
+    header, *expected = (line.split(",") for line in predicted.stdout.splitlines())
+    _, *found = (line.split(",") for line in streamed.stdout.splitlines())
+    assert header == ["date", "load", "heat"]
+    assert len(found) == 6 * (len(table.read_text().splitlines()) - 1)
+    assert [row[1] for row in found[-6:]] == [row[0] for row in expected]
+    for streams, predicts in zip(found[-6:], expected, strict=True):
+        numbers = [[float(cell) for cell in row] for row in (streams[2:4], predicts[1:])]
+        assert numbers[0] == pytest.approx(numbers[1], rel=2e-4, abs=2e-4)
+    again = json.loads(forecast("evaluate", out, "--json").stdout)
+    assert again["metrics"]["test"]["mse"] == pytest.approx(document["metrics"]["test"]["mse"])
