@@ -128,7 +128,8 @@ def fit(
         watcher.notice(f"Going on at epoch {progress.epoch + 1}, step {progress.step + 1}.")
     schedule = SCHEDULES[section.schedule]
     loss_of = cast(Loss, model.loss)
-    steps = math.ceil(len(train) / section.batch_size)
+    windows = min(section.epoch_windows or len(train), len(train))
+    steps = math.ceil(windows / section.batch_size)
     total_steps = steps * section.epochs
     watcher.begin(section.epochs, steps)
     saved = reported = time.monotonic()
@@ -143,7 +144,7 @@ def fit(
     with _signals() as pending, memory_errors("training", section.batch_size):
         while progress.epoch < section.epochs and not _exhausted(progress, section):
             model.train()
-            order = train.order(progress.epoch, section.seed).to(device)
+            order = train.order(progress.epoch, section.seed)[:windows].to(device)
             losses = torch.zeros(2, dtype=torch.float64, device=device)
             losses[0], losses[1] = progress.loss_sum, progress.loss_count
             parts = order.split(section.batch_size)

@@ -68,6 +68,8 @@ class TrainSection:
 
     Attributes:
         epochs: passes over the training windows at most.
+        epoch_windows: windows in an epoch, drawn anew for each; 0 takes all. A model that overfits
+            within one pass is validated in time by epochs that are shorter.
         batch_size: windows in a step.
         learning_rate: of the optimizer, before the schedule.
         optimizer: `adam` or `adamw`.
@@ -85,6 +87,7 @@ class TrainSection:
     """
 
     epochs: Positive = 10
+    epoch_windows: NonNegative = 0
     batch_size: Positive = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     optimizer: Literal["adam", "adamw"] = "adam"

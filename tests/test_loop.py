@@ -74,6 +74,35 @@ def test_it_learns_and_keeps_the_weights_of_the_best_epoch():
     assert validation_loss(model, val) == pytest.approx(fitted.best_loss, rel=1e-12)
 
 
+def test_a_shorter_epoch_draws_its_windows_anew_and_resumes_to_the_same_bits(tmp_path):
+    train, val = parts()
+    drawn = []
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Watched(Windows):
+        def batch(self, index):
+            drawn.append(index.tolist())
+            return super().batch(index)
+
+    watched = Watched(**{f.name: getattr(train, f.name) for f in dataclasses.fields(Windows)})
+    section = dataclasses.replace(SECTION, epoch_windows=40, batch_size=16)
+    straight = make()
+    fit(straight, watched, val, section)
+    # 40 windows are steps of 16, 16 and 8, four epochs of them, no window twice in one
+    assert [len(index) for index in drawn] == [16, 16, 8] * 4
+    epochs = [{row for index in drawn[at : at + 3] for row in index} for at in range(0, 12, 3)]
+    assert all(len(epoch) == 40 for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    stopped = make()
+    checkpoint = Checkpoint(path=tmp_path / "c.safetensors", identity={})
+    stop = Stopper(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        fit(stopped, train, val, section, watcher=stop, checkpoint=checkpoint)
+    resumed = make(seed=1)
+    fit(resumed, train, val, section, checkpoint=checkpoint)
+    assert torch.equal(weights(resumed), weights(straight))
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     train, val = parts()
     first, second, third = make(), make(), make()
