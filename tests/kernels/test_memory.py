@@ -1,4 +1,4 @@
-"""The memory that learns: every form against the recurrence in float64, and that it stays bounded."""
+"""The memory that learns: every form against the recurrence in float64, and bounds on its size."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_who_runs():
 
 
 def test_what_cannot_run_is_refused():
-    q, k, v, *numbers, held, surprise = draw(4)
+    q, k, v, *numbers, held, _ = draw(4)
     with pytest.raises(UsageError, match="'chunks' is no backend"):
         memory(q, k, v, gates(*numbers), backend="chunks")
     with pytest.raises(UsageError, match="cannot run memory: the kernel computes in float32"):

@@ -93,23 +93,25 @@ def chunked(
     tokens = q.shape[2]
     whole = tokens // CHUNK * CHUNK
     parts = [part for part in (slice(0, whole), slice(whole, tokens)) if part.start < part.stop]
-    held = state.memory if state.surprise is None else torch.cat(state, 2)
+    held = state.memory
+    if state.surprise is not None:
+        held = torch.cat([held, state.surprise], 2)
     held = held.flatten(0, 1)
     answers: list[Tensor] = []
     for part in parts:
         size = min(CHUNK, part.stop - part.start)
-        cut = [
-            None if x is None else x[:, :, part].flatten(0, 1).unflatten(1, (-1, size))
-            for x in (q, k, v, write, keep, momentum)
-        ]
-        answer, held = _run(*cut, held, gradient, scan)  # pyright: ignore[reportArgumentType]
+
+        def cut(x: Tensor, part: slice = part, size: int = size) -> Tensor:
+            return x[:, :, part].flatten(0, 1).unflatten(1, (-1, size))
+
+        move = None if momentum is None else cut(momentum)
+        answer, held = _run(
+            cut(q), cut(k), cut(v), cut(write), cut(keep), move, held, gradient, scan
+        )
         answers.append(answer.flatten(1, 2))
     answer = answers[0] if len(answers) == 1 else torch.cat(answers, 1)
     held = held.unflatten(0, q.shape[:2])
-    if momentum is None:
-        after = State(held, None)
-    else:
-        after = State(*held.chunk(2, 2))
+    after = State(held, None) if momentum is None else State(*held.chunk(2, 2))
     return answer.unflatten(0, q.shape[:2]), after
 
 
