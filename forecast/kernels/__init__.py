@@ -12,6 +12,7 @@ import torch
 
 OPERATIONS = {
     "attention": "forecast.kernels.attention",
+    "memory": "forecast.kernels.memory",
     "probsparse": "forecast.kernels.probsparse",
     "lmu": "forecast.kernels.lmu",
 }

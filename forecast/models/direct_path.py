@@ -25,6 +25,8 @@ State = dict[str, Tensor]
 # A row of features and its targets, many of each.
 Rows = tuple[Float[Tensor, "R X"], Float[Tensor, "R H"]]
 _PENALTIES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+# Added to a carried variance, so that a constant stream divides by a small number and not by zero.
+_LEAST_VARIANCE = 1e-4
 
 
 class Known(NamedTuple):
@@ -80,6 +82,44 @@ def hold(
     first = seen.to(torch.uint8).argmax(1, keepdim=True)
     latest = torch.where(begun, latest, first + 1)
     return Known(reach.gather(1, latest), begun, count + begun.sum(1), fresh)
+
+
+def fading_scale(
+    known: Known, state: Float[Tensor, "N V 2"], half_life: float, backend: str
+) -> tuple[Float[Tensor, "N L V"], Float[Tensor, "N L V"], Float[Tensor, "N V 2"]]:
+    """Give the mean and deviation of the past at every row, rows fading exponentially.
+
+    A memory of order 1 is exponential smoothing: `theta m' = u - m`.
+
+    Args:
+        known: the rows.
+        state: mean and variance before them.
+        half_life: rows after which a row weighs half.
+        backend: the form of the memory.
+
+    Returns:
+        Mean, deviation, and the state after the last row.
+    """
+    streams, rows, together = known.values.shape
+    window = half_life / math.log(2)
+
+    def smoothed(signal: Tensor, state: Tensor) -> Tensor:
+        flat = signal.transpose(1, 2).reshape(-1, rows)
+        held = memory(flat, state.reshape(-1, 1), order=1, window=window, backend=backend)
+        return held.view(streams, together, rows).transpose(1, 2)
+
+    state = known.seeded(state, known.values.new_tensor([1.0, 0.0]))
+    mean = smoothed(known.values, state[..., 0])
+    square = (known.values - mean).square()
+    spread = state[..., 1]
+    if known.fresh is not None:
+        # Before there is a past, the deviation is that of the training rows.
+        spread = torch.where(known.fresh, 1.0, spread)
+    if known.begun is not None:
+        square = torch.where(known.begun, square, 1.0)
+    variance = smoothed(square, spread)
+    after = torch.stack([mean[:, -1], variance[:, -1]], 2)
+    return mean, (variance + _LEAST_VARIANCE).sqrt(), after
 
 
 class DirectPath(nn.Module):

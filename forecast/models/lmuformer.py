@@ -34,17 +34,15 @@ from torch import Tensor, nn
 from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
 from forecast.data.segments import SegmentBatch, Segments
 from forecast.errors import UsageError
-from forecast.kernels.lmu import least_order, memory
+from forecast.kernels.lmu import least_order
 from forecast.layers import squared_error
-from forecast.models.direct_path import DirectPath, Known, hold
+from forecast.models.direct_path import DirectPath, fading_scale, hold
 from forecast.models.lmu_block import Block, Embedding
 
 Positive = Annotated[int, Field(ge=1)]
 State = dict[str, Tensor]
 # Rows computed at once where no gradient is wanted: the state goes on, the memory in use does not.
 _PIECE = 1_024
-# Added to a carried variance, so that a constant stream divides by a small number and not by zero.
-_LEAST_VARIANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -363,7 +361,9 @@ class LMUFormer(nn.Module):
             answer, after = answer + change, after | moved
         inputs, spread = values, None
         if self.config.half_life:
-            mean, deviation = self._scale(known, before, after, backend)
+            mean, deviation, after["scale"] = fading_scale(
+                known, before["scale"], self.config.half_life, backend
+            )
             inputs = (values - mean) / deviation
             spread = deviation[:, rows - kept :].unsqueeze(2)
         live = None
@@ -412,35 +412,6 @@ class LMUFormer(nn.Module):
         if self.calendar_rows and time is not None:
             parts.append(time.to(values.dtype).repeat_interleave(groups, 0))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-
-    def _scale(
-        self, known: Known, before: State, after: State, backend: str
-    ) -> tuple[Float[Tensor, "N L V"], Float[Tensor, "N L V"]]:
-        """Give the mean and deviation of the past at every row, rows fading exponentially.
-
-        A memory of order 1 is exponential smoothing: `theta m' = u - m`.
-        """
-        assert self.config.half_life
-        streams, rows, together = known.values.shape
-        window = self.config.half_life / math.log(2)
-
-        def smoothed(signal: Tensor, state: Tensor) -> Tensor:
-            flat = signal.transpose(1, 2).reshape(-1, rows)
-            held = memory(flat, state.reshape(-1, 1), order=1, window=window, backend=backend)
-            return held.view(streams, together, rows).transpose(1, 2)
-
-        state = known.seeded(before["scale"], known.values.new_tensor([1.0, 0.0]))
-        mean = smoothed(known.values, state[..., 0])
-        square = (known.values - mean).square()
-        spread = state[..., 1]
-        if known.fresh is not None:
-            # Before there is a past, the deviation is that of the training rows.
-            spread = torch.where(known.fresh, 1.0, spread)
-        if known.begun is not None:
-            square = torch.where(known.begun, square, 1.0)
-        variance = smoothed(square, spread)
-        after["scale"] = torch.stack([mean[:, -1], variance[:, -1]], 2)
-        return mean, (variance + _LEAST_VARIANCE).sqrt()
 
 
 def _check(config: LMUFormerConfig, given: Sizes, season: int) -> None:

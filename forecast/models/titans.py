@@ -1,0 +1,441 @@
+"""Titans: a forecaster whose memory learns from what it reads, and goes on as a stream.
+
+The rows of a stream are cut into patches, each a token. Attention sees the last tokens; a linear
+memory, corrected by every token as it comes (`kernels.memory`), holds what lies further back. Both
+look back only, so that the network has a state of fixed size: all rows at once, pieces with the
+state carried, or one row after the other give the same forecasts up to rounding.
+
+Source: Behrouz, Zhong and Mirrokni, "Titans: Learning to Memorize at Test Time", arXiv 2501.00663.
+The forecaster of the paper was not published. Ours differs in this: keys have length 1 and the step
+leaves room for the momentum, without which the memory diverges; a value is written under the key of
+the patch before it; gate and attention are added rather than multiplied in the variant `gate`;
+patches come from values, what is observed of them, and the calendar. As in `lmuformer`, what the
+network says is added to the last value and to a ridge regression on the recent past, the direct
+path, which is solved for before training.
+
+A token is there only once its patch is whole. Until the next one the network's forecast ages: it
+is made for up to a patch more than H rows, and the rows gone by are dropped. The direct path is
+new at every row.
+
+Letters: B batch, L rows, H horizon, C variates, F calendar features, G groups of variates that are
+forecast together, V variates of a group, N = B G streams, K positions to forecast from, D width,
+P rows of a patch, T tokens, X inputs of a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from pydantic import Field
+from torch import Tensor, nn
+
+from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
+from forecast.data.segments import SegmentBatch, Segments
+from forecast.errors import UsageError
+from forecast.kernels.lmu import least_order
+from forecast.layers import squared_error
+from forecast.models.direct_path import DirectPath, fading_scale, hold
+from forecast.models.titans_block import Block, State, Target, Tokens, Variant
+
+Positive = Annotated[int, Field(ge=1)]
+# Rows computed at once where no gradient is wanted: the state goes on, the memory in use does not.
+_PIECE = 1_024
+# So that a token forgets little at first: alpha = 0.0067.
+_FORGET = -5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TitansConfig:
+    """Choose the size of a Titans.
+
+    Attributes:
+        width: D, numbers that stand for a patch between the layers.
+        heads: of the memory and of attention.
+        depth: blocks.
+        patch: P, rows of a patch; by default a third of a season, at most 16.
+        variant: how memory and attention are joined: `gate` weighs one against the other, `layer`
+            puts attention behind the memory, `context` lets attention see what the memory recalls,
+            `memory` leaves attention out.
+        window: tokens that attention sees; with `context`, of a segment.
+        persistent: learned tokens that attention always sees.
+        momentum: let the steps of the memory have momentum.
+        target: write a value under the key of the patch before it (`next`) or of its own (`self`).
+        direct: add the direct path.
+        channel_independent: forecast every variate by itself, with the same weights, instead of
+            all together.
+        calendar: let the network see calendar features.
+        half_life: scale by a mean and deviation carried along, in which a row weighs half after so
+            many rows; None leaves the scale as it is.
+        dropout: probability of zeroing an element of what a layer adds, and of a weight of
+            attention.
+        segment: rows of a training segment that are scored; one starts every half segment.
+        warm_up: rows before them that only bring the state up; by default what attention and the
+            direct path see.
+    """
+
+    width: Positive = 64
+    heads: Positive = 4
+    depth: Positive = 2
+    patch: Positive | None = None
+    variant: Variant = "gate"
+    window: Annotated[int, Field(ge=2)] = 32
+    persistent: Annotated[int, Field(ge=0)] = 4
+    momentum: bool = False
+    target: Target = "next"
+    direct: bool = True
+    channel_independent: bool = True
+    calendar: bool = False
+    half_life: Annotated[float, Field(gt=0)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    segment: Annotated[int, Field(ge=2)] = 512
+    warm_up: Annotated[int, Field(ge=0)] | None = None
+
+
+class Titans(nn.Module):
+    """Forecast from every row, with a state of fixed size for each stream.
+
+    The forecast is the last value, plus the direct path's linear map of the recent past, plus what
+    the network added when the last patch was whole. Missing values are held; the network sees
+    which they are, and writes nothing for a patch without any observation.
+    """
+
+    def __init__(self, config: TitansConfig, spec: Spec) -> None:
+        super().__init__()
+        _check(config)
+        season = spec.season if spec.season > 1 else 7
+        self.config = config
+        self.horizon, self.variates = spec.horizon, spec.variates
+        self.patch = config.patch or min(16, max(1, season // 3))
+        self.together = 1 if config.channel_independent else spec.variates  # V
+        self.calendar_rows = 1 if config.calendar and spec.calendar else 0
+        self.inputs = 2 * self.together + spec.calendar * self.calendar_rows
+        self.embed = nn.Linear(self.patch * self.inputs, config.width)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                variant=config.variant,
+                heads=config.heads,
+                window=config.window,
+                persistent=config.persistent,
+                momentum=config.momentum,
+                target=config.target,
+                dropout=config.dropout,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.RMSNorm(config.width)
+        self.reach = spec.horizon + self.patch - 1
+        self.head = nn.Linear(config.width, self.reach * self.together)
+        self.direct = None
+        window = (21 if season >= 24 else 12) * season
+        if config.direct:
+            # A fifth above what the season needs, a multiple of 8.
+            order = 8 * math.ceil(least_order(window, season) * 1.2 / 8)
+            self.direct = DirectPath(spec.horizon, window=window, order=order, rows=min(season, 24))
+        # After so many rows a stream is no longer cold, though its memory reaches further back.
+        self.context = max(config.window * self.patch, window if config.direct else 0)
+        self.segment = config.segment
+        self.warm_up = self.context if config.warm_up is None else config.warm_up
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set the first weights; what the network adds begins at nothing."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                    nn.init.zeros_(layer.bias)
+        scale = 1 / math.sqrt(2 * self.config.depth)
+        with torch.no_grad():
+            for block in cast("list[Block]", self.blocks):
+                block.memory.forget.bias.fill_(_FORGET)
+                last = [block.memory.out, block.contract]
+                last += [] if block.attention is None else [block.attention.out]
+                for layer in last:
+                    layer.weight.mul_(scale)
+        nn.init.zeros_(self.head.weight)
+        if self.direct is not None:
+            nn.init.zeros_(self.direct.map.weight)
+
+    def init_state(self, batch_size: int, variates: int | None = None) -> State:
+        """Give the state before the first row of `batch_size` series.
+
+        Returns:
+            Tensors (B, G, ...): `rows` so far, `count` of those since the first observation and
+            `last` value, `recent` values and `direct` memory, `scale` (mean and variance), `patch`
+            rows, `outlook` of the last whole patch, and `block*`: memories, convolutions and keys.
+        """
+        groups = (variates or self.variates) // self.together
+        shapes: dict[str, tuple[int, ...]] = {
+            "last": (self.together,),
+            "patch": (self.patch, self.inputs),
+            "outlook": (self.reach, self.together),
+        }
+        if self.direct is not None:
+            shapes |= self.direct.sizes(self.together)
+        if self.config.half_life:
+            shapes["scale"] = (self.together, 2)
+        for number, block in enumerate(cast("list[Block]", self.blocks)):
+            shapes |= {f"block{number}.{name}": size for name, size in block.sizes().items()}
+        weight = self.head.weight
+        state = {
+            name: weight.new_zeros(batch_size, groups, *shape) for name, shape in shapes.items()
+        }
+        state["count"] = weight.new_zeros(batch_size, groups, self.together, dtype=torch.int64)
+        state["rows"] = weight.new_zeros(batch_size, groups, dtype=torch.int64)
+        return state
+
+    def step(
+        self,
+        x: Float[Tensor, "B C"],
+        state: State,
+        *,
+        mask: Bool[Tensor, "B C"] | None = None,
+        time: Float[Tensor, "B 1 F"] | None = None,
+    ) -> tuple[Forecast, State]:
+        """Take one row of each series in, and forecast: what `run` does, for a single row.
+
+        Args:
+            x: the row in scaled space, 0 where a value is missing.
+            state: of these series, row by row; they need not have begun together.
+            mask: False where a value is missing.
+            time: the calendar features of the row, if the config asks for them.
+
+        Returns:
+            The forecast (B, H, C), and the next state.
+        """
+        seen = None if mask is None else mask.unsqueeze(1)
+        values, state = self._advance(x.unsqueeze(1), seen, time, state, 1)
+        return Forecast(values=values[:, 0]), state
+
+    def forward(self, batch: SeriesBatch) -> Forecast:
+        """Forecast what follows windows, by what lies in them and nothing before.
+
+        Returns:
+            Values (B, H, C) in the scaled space of the batch.
+        """
+        return self.run(batch, kept=1)[0].last()
+
+    def run(
+        self, batch: SeriesBatch, state: State | None = None, *, kept: int | None = None
+    ) -> tuple[DenseForecast, State]:
+        """Forecast from every position of every window, and return the state behind it.
+
+        Args:
+            batch: the windows.
+            state: the state before their first rows; None where there is no history.
+            kept: how many of the last positions to forecast from; None for all.
+        """
+        past = batch.past
+        count, rows, variates = past.shape
+        state = self.init_state(count, variates) if state is None else state
+        first = 0 if kept is None else rows - kept
+        size = rows if torch.is_grad_enabled() else _PIECE
+        # Patches of streams that did not begin together end at different rows: one row at a time.
+        if rows > 1 and not self._aligned(state["rows"]):
+            size = 1
+        values: list[Tensor] = [past.new_empty(count, 0, self.horizon, variates)]
+        for start in range(0, rows, size):
+            piece = slice(start, min(start + size, rows))
+            forecasts, state = self._advance(
+                past[:, piece],
+                None if batch.past_mask is None else batch.past_mask[:, piece],
+                None if batch.past_time is None else batch.past_time[:, piece],
+                state,
+                max(0, piece.stop - max(first, start)),
+            )
+            values.append(forecasts)
+        return DenseForecast(values=torch.cat(values, 1)), state
+
+    def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Sum the squared errors over observed targets, and count those.
+
+        Of a segment every scored position counts; the rows before them bring the state up and
+        pass no gradient on. Of a window it is the one forecast behind its last row.
+        """
+        if not isinstance(batch, SegmentBatch):
+            return squared_error(self(batch), batch)
+        warm_up = batch.past.shape[1] - batch.scored
+        state = None
+        if warm_up:
+            with torch.no_grad():
+                _, state = self.run(batch.rows_from(0, warm_up), kept=0)
+        forecast, _ = self.run(batch.rows_from(warm_up), state)
+        truth, mask = batch.truth()
+        error = forecast.values.float() - truth
+        if mask is None:
+            return error.square().sum(), error.new_tensor(float(error.numel()))
+        return (error.square() * mask).sum(), mask.sum().to(error.dtype)
+
+    @torch.no_grad()
+    def solve(self, train: Segments, val: Segments) -> None:
+        """Solve for the direct path, the network still adding nothing."""
+        if self.direct is not None:
+            self.direct.solve(self._examples(train), self._examples(val))
+
+    def _examples(self, part: Segments) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the features of the direct path and the changes they should give.
+
+        Origins with a missing target are left out.
+        """
+        assert self.direct is not None
+        for batch in part.batches(_PIECE):
+            truth, mask = batch.truth()
+            state = self.init_state(len(batch), batch.past.shape[2])
+            before = {name: value.flatten(0, 1) for name, value in state.items()}
+            seen = None if batch.past_mask is None else self._streams(batch.past_mask)
+            known = hold(self._streams(batch.past), seen, before)
+            features, _ = self.direct.features(known, before, batch.scored)
+            last = known.values[:, -batch.scored :].unsqueeze(2)  # (N, K, 1, V)
+            change = (self._targets(truth) - last).permute(0, 3, 1, 2)  # (N, V, K, H)
+            if mask is None:
+                yield features.flatten(0, 2), change.flatten(0, 2)
+            else:
+                whole = self._targets(mask).all(2).transpose(1, 2)  # (N, V, K)
+                yield features[whole], change[whole]
+
+    def _targets(self, part: Shaped[Tensor, "B K H C"]) -> Shaped[Tensor, "N K H V"]:
+        """Lay targets out as those of streams."""
+        groups = part.unflatten(3, (-1, self.together))  # (B, K, H, G, V)
+        return groups.permute(0, 3, 1, 2, 4).flatten(0, 1)
+
+    def _streams(self, part: Shaped[Tensor, "B L C"]) -> Shaped[Tensor, "N L V"]:
+        """Lay the groups of variates out as streams."""
+        batch, rows, variates = part.shape
+        if self.together == variates:
+            return part
+        return part.transpose(1, 2).reshape(batch * variates, rows, 1)
+
+    def _aligned(self, rows: Int[Tensor, "B G"]) -> bool:
+        """Tell whether the patches and segments of all streams end together."""
+        place = rows % (self.patch * self.config.window)
+        return bool((place == place.flatten()[:1]).all())
+
+    def _advance(
+        self,
+        past: Float[Tensor, "B L C"],
+        mask: Bool[Tensor, "B L C"] | None,
+        time: Float[Tensor, "B L F"] | None,
+        state: State,
+        kept: int,
+    ) -> tuple[Float[Tensor, "B K H C"], State]:
+        """Take rows in; every way to run the network ends here."""
+        batch, rows, variates = past.shape
+        if variates % self.together:
+            raise UsageError(
+                f"The model forecasts {self.together} variates together, and got {variates}.",
+                hint="Bring the columns it was trained on, or train with "
+                "model.channel_independent = true.",
+            )
+        groups = variates // self.together
+        before = {name: part.flatten(0, 1) for name, part in state.items()}
+        seen = None if mask is None else self._streams(mask)
+        known = hold(self._streams(past), seen, before)
+        values, begun = known.values, known.begun  # (N, L, V)
+        after: State = {"last": values[:, -1], "count": known.rows, "rows": before["rows"] + rows}
+        answer = values[:, rows - kept :].unsqueeze(2)  # (N, K, 1, V)
+        if self.direct is not None:
+            change, moved = self.direct(known, before, kept, "auto")
+            answer, after = answer + change, after | moved
+        inputs, spread = values, None
+        if self.config.half_life:
+            mean, deviation, after["scale"] = fading_scale(
+                known, before["scale"], self.config.half_life, "auto"
+            )
+            inputs = (values - mean) / deviation
+            spread = deviation[:, rows - kept :].unsqueeze(2)
+        observed = torch.ones_like(values) if seen is None else seen.to(values.dtype)
+        parts = [inputs if begun is None else inputs * begun, observed]
+        if self.calendar_rows and time is not None:
+            parts.append(time.to(values.dtype).repeat_interleave(groups, 0))
+        added, changed = self._network(torch.cat(parts, 2), before, kept)
+        after |= changed
+        answer = answer + (added if spread is None else added * spread)  # (N, K, H, V)
+        if begun is not None:
+            answer = answer * begun[:, rows - kept :].unsqueeze(2)
+        answer = answer.view(batch, groups, kept, self.horizon, self.together)
+        answer = answer.permute(0, 2, 3, 1, 4).flatten(3)
+        return answer, {name: after[name].unflatten(0, (batch, groups)) for name in state}
+
+    def _network(
+        self, inputs: Float[Tensor, "N L X"], before: State, kept: int
+    ) -> tuple[Float[Tensor, "N K H V"], State]:
+        """Give what the network adds behind the last `kept` rows, and its state."""
+        if inputs.shape[1] == 1:
+            return self._single(inputs, before, kept)
+        rows = inputs.shape[1]
+        filled = int(before["rows"][0]) % self.patch
+        reach = torch.cat([before["patch"], inputs], 1)
+        count = (filled + rows) // self.patch
+        after: State = {"patch": reach[:, rows:]}
+        outlooks = before["outlook"].unsqueeze(1)
+        if count:
+            start = self.patch - filled
+            whole = reach[:, start : start + count * self.patch]
+            patches = whole.unflatten(1, (count, self.patch))
+            fresh, changed = self._tokens(patches, before)
+            outlooks, after = torch.cat([outlooks, fresh], 1), after | changed
+        else:
+            after |= {name: part for name, part in before.items() if name.startswith("block")}
+        after["outlook"] = outlooks[:, -1]
+        # (N, 1 + T, V, P, H): what each outlook says of the next H rows, by its age
+        ahead = outlooks.transpose(2, 3).unfold(3, self.horizon, 1)
+        passed = torch.arange(filled + rows - kept + 1, filled + rows + 1, device=inputs.device)
+        added = ahead[:, passed // self.patch, :, passed % self.patch]  # (K, N, V, H)
+        return added.permute(1, 0, 3, 2), after
+
+    def _single(
+        self, inputs: Float[Tensor, "N 1 X"], before: State, kept: int
+    ) -> tuple[Float[Tensor, "N K H V"], State]:
+        """Do so for one row, streams being at any place of their patches.
+
+        All of them run wherever one patch is whole, and what those that are not gave is left out:
+        so a stream gets the same bits in any company.
+        """
+        patch = torch.cat([before["patch"][:, 1:], inputs], 1)
+        after = {name: part for name, part in before.items() if name.startswith("block")}
+        age = (before["rows"] + 1) % self.patch
+        after |= {"patch": patch, "outlook": before["outlook"]}
+        if (age == 0).any():
+            outlooks, changed = self._tokens(patch.unsqueeze(1), before)
+            for name, part in (changed | {"outlook": outlooks[:, 0]}).items():
+                whole = (age == 0).view(-1, *(1 for _ in part.shape[1:]))
+                after[name] = torch.where(whole, part, before[name])
+        ahead = after["outlook"].transpose(1, 2).unfold(2, self.horizon, 1)  # (N, V, P, H)
+        added = ahead[torch.arange(len(age), device=age.device), :, age]
+        return added.transpose(1, 2).unsqueeze(1)[:, :kept], after
+
+    def _tokens(
+        self, patches: Float[Tensor, "N T P X"], before: State
+    ) -> tuple[Float[Tensor, "N T H1 V"], State]:
+        """Take whole patches in, and say what comes after each."""
+        count, together = patches.shape[1], self.together
+        place = before["rows"].unsqueeze(1) // self.patch
+        place = place + torch.arange(count, device=patches.device)
+        live = patches[..., together : 2 * together].flatten(2).any(2)
+        known, after = Tokens(place, live), State()
+        tokens = self.embed(patches.flatten(2))
+        for number, block in enumerate(self.blocks):
+            prefix = f"block{number}."
+            own = {
+                name.removeprefix(prefix): part
+                for name, part in before.items()
+                if name.startswith(prefix)
+            }
+            tokens, changed = block(tokens, known, own)
+            after |= {prefix + name: part for name, part in changed.items()}
+        return self.head(self.norm(tokens)).unflatten(2, (self.reach, together)), after
+
+
+def _check(config: TitansConfig) -> None:
+    """Refuse heads that the width cannot be shared out among."""
+    if config.width % (2 * config.heads):
+        raise UsageError(
+            f"model.width = {config.width} gives {config.heads} heads no even width.",
+            hint=f"Take a multiple of {2 * config.heads}.",
+        )

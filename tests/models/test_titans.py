@@ -1,0 +1,283 @@
+"""Titans: one network however it is run, causal to the bit, writing only what was observed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from forecast.batch import SeriesBatch, Spec
+from forecast.data.segments import SegmentBatch, histories, segments
+from forecast.data.windows import Series, Windows
+from forecast.errors import UsageError
+from forecast.models import MODELS
+from forecast.models.replay import answers, prepare
+from forecast.models.titans import Titans, TitansConfig
+from forecast.models.titans_block import Memory, Tokens, WindowAttention
+
+# Ways to configure the network, each with parts of its own in the state.
+KINDS = {
+    "gate": {},
+    "layer": {"variant": "layer"},
+    "context": {"variant": "context"},
+    "memory alone": {"variant": "memory", "momentum": True},
+    "own scale": {"half_life": 20.0, "momentum": True, "target": "self"},
+    "joint": {"channel_independent": False, "calendar": True, "direct": False},
+}
+
+
+def make(horizon=5, variates=3, dtype=torch.float32, **options):
+    torch.manual_seed(0)
+    spec = Spec(lookback=48, horizon=horizon, variates=variates, season=12, calendar=2)
+    sizes = {"width": 16, "heads": 2, "window": 6, "patch": 4}
+    model = Titans(TitansConfig(**(sizes | options)), spec)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    if model.direct is not None:
+        torch.nn.init.normal_(model.direct.map.weight, std=0.1)
+    return model.to(dtype).eval()
+
+
+def rows(count=150, batch=2, variates=3, missing=0.0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(count)
+    past = torch.randn(batch, count, variates, generator=generator, dtype=dtype).cumsum(1) / 4
+    mask = torch.rand(batch, count, variates, generator=generator) >= missing
+    mask[0, :30, 0] = mask[0, :30, 0] & (missing == 0)  # one variate begins later than the others
+    mask[1, :20] = mask[1, :20] & (missing == 0)  # one series does
+    time = torch.rand(batch, count, 2, generator=generator, dtype=dtype) - 0.5
+    return SeriesBatch(past=past * mask, past_mask=mask if missing else None, past_time=time)
+
+
+def cut(batch, first, last):
+    return SeriesBatch(
+        past=batch.past[:, first:last],
+        past_mask=None if batch.past_mask is None else batch.past_mask[:, first:last],
+        past_time=batch.past_time[:, first:last],
+    )
+
+
+@torch.no_grad()
+def by_steps(model, batch, state=None):
+    state = model.init_state(len(batch)) if state is None else state
+    forecasts = []
+    for row in range(batch.past.shape[1]):
+        part = cut(batch, row, row + 1)
+        mask = None if part.past_mask is None else part.past_mask[:, 0]
+        forecast, state = model.step(part.past[:, 0], state, mask=mask, time=part.past_time)
+        forecasts.append(forecast.values)
+    return torch.stack(forecasts, 1), state
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@torch.no_grad()
+def test_at_once_in_pieces_and_by_steps_are_the_same(kind, missing, dtype, tolerance):
+    model, batch = make(dtype=dtype, **KINDS[kind]), rows(missing=missing, dtype=dtype)
+    expected, final = by_steps(model, batch)
+    scale = max(1.0, expected.abs().max().item())
+    whole, last = model.run(batch)
+    assert (whole.values - expected).abs().max() <= tolerance * scale
+    state, parts = None, []
+    for first, stop in itertools.pairwise([0, 1, 6, 7, 31, 32, 90, 150]):
+        dense, state = model.run(cut(batch, first, stop), state)
+        parts.append(dense.values)
+    assert (torch.cat(parts, 1) - expected).abs().max() <= tolerance * scale
+    for name, part in final.items():
+        for other in (last[name], state[name]):
+            assert (other - part).abs().max() <= 10 * tolerance * scale, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_changed_future_row_changes_no_bit_of_an_earlier_forecast(kind):
+    model, batch = make(**KINDS[kind]), rows(missing=0.2)
+    for first in (89, 90, 91, 92):
+        changed = rows(missing=0.2)
+        changed.past[:, first:] = 1e4
+        changed.past_mask[:, first:] = True
+        one, other = model.run(batch)[0].values, model.run(changed)[0].values
+        assert torch.equal(one[:, :first], other[:, :first])
+        assert not torch.equal(one[:, first:], other[:, first:])
+    assert torch.equal(by_steps(model, batch)[0][:, :92], by_steps(model, changed)[0][:, :92])
+
+
+@torch.no_grad()
+def test_streams_need_not_begin_together_nor_know_of_each_other():
+    model, batch = make(dtype=torch.float64, variant="context"), rows(dtype=torch.float64)
+    expected = by_steps(model, batch)[0]
+    early, late = cut(batch, 0, 60), cut(batch, 0, 49)
+    _, first = model.run(early)
+    _, second = model.run(late)
+    # the first series after 60 rows beside the second one after 49
+    state = {name: torch.stack([part[0], second[name][1]]) for name, part in first.items()}
+    past = torch.stack([batch.past[0, 60:90], batch.past[1, 49:79]])
+    time = torch.stack([batch.past_time[0, 60:90], batch.past_time[1, 49:79]])
+    found = model.run(SeriesBatch(past=past, past_time=time), state)[0].values
+    torch.testing.assert_close(found[0], expected[0, 60:90], rtol=0, atol=1e-10)
+    torch.testing.assert_close(found[1], expected[1, 49:79], rtol=0, atol=1e-10)
+    # variates neither, unless they are forecast together
+    flipped = SeriesBatch(past=batch.past.flip(2), past_time=batch.past_time)
+    torch.testing.assert_close(model(flipped).values, model(batch).values.flip(2))
+
+
+@torch.no_grad()
+def test_a_stream_gets_the_same_bits_in_any_company():
+    model, batch = make(), rows(batch=20, count=40)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    shuffled = SeriesBatch(past=batch.past[order], past_time=batch.past_time[order])
+    assert torch.equal(by_steps(model, shuffled)[0], by_steps(model, batch)[0][order])
+
+
+@torch.no_grad()
+def test_a_value_is_written_under_the_key_before_it_once_it_is_observed():
+    torch.manual_seed(0)
+    layer = Memory(8, heads=1, momentum=False, target="next").double()
+    tokens = torch.randn(1, 3, 8, dtype=torch.float64)
+    state = {
+        name: torch.zeros(1, *size, dtype=torch.float64) for name, size in layer.sizes().items()
+    }
+    live = torch.tensor([[True, True, False]])
+    known = Tokens(torch.arange(3).view(1, 3), live)
+    after = [layer(tokens[:, :n], known.part(slice(0, n)), state)[1] for n in (1, 2, 3)]
+    # The first value has no key before it, and the third token was not observed.
+    assert after[0]["memory"].eq(0).all()
+    key, (_, _, value, _) = (
+        after[0]["key"],
+        layer._project(layer.norm(tokens[:, :2]), state["ring"]),
+    )
+    write = torch.sigmoid(layer.write(layer.norm(tokens[:, 1])))
+    wanted = write * key.unsqueeze(3) * value[:, :, 1].unsqueeze(2)
+    torch.testing.assert_close(after[1]["memory"], wanted)
+    keep = 1 - torch.sigmoid(layer.forget(layer.norm(tokens[:, 2])))
+    torch.testing.assert_close(after[2]["memory"], wanted * keep)
+
+
+@torch.no_grad()
+def test_attention_sees_its_window_and_tells_distance_and_not_place():
+    torch.manual_seed(0)
+    layer = WindowAttention(16, heads=2, window=5, persistent=3, dropout=0.0).double()
+    tokens = torch.randn(1, 12, 16, dtype=torch.float64)
+    state = {"pairs": torch.zeros(1, 4, 1, 32, dtype=torch.float64)}
+
+    def run(tokens, first):
+        place = torch.arange(first, first + tokens.shape[1]).view(1, -1)
+        return layer(tokens, place, (place - first + 1).clamp(max=5), state)[0]
+
+    answer = run(tokens, 0)
+    torch.testing.assert_close(run(tokens, 1_000_000), answer, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(run(tokens[:, 7:], 7)[:, 4], answer[:, 11])
+    changed = tokens.clone()
+    changed[:, 6] += 1.0
+    differs = (run(changed, 0) != answer).any(2)[0]
+    assert differs.tolist() == [6 <= token < 11 for token in range(12)]
+
+
+@torch.no_grad()
+def test_a_patch_ages_until_the_next_one_is_whole():
+    # Without a direct path the network's forecast of a row stays what it was, less the last value.
+    model, batch = make(direct=False, dtype=torch.float64), rows(dtype=torch.float64)
+    values = model.run(batch)[0].values - batch.past.unsqueeze(2)
+    # Patches end behind rows 4, 8, ...: the forecasts of rows 7, 8, 9 and 10 are of one outlook.
+    for later in (1, 2, 3):
+        torch.testing.assert_close(values[:, 7 + later, : 5 - later], values[:, 7, later:])
+    assert (values[:, 11, :3] - values[:, 10, 1:4]).abs().min() > 1e-6
+
+
+@torch.no_grad()
+def test_a_long_stream_of_a_season_leaves_the_memory_bounded():
+    torch.manual_seed(0)
+    layer = Memory(16, heads=2, momentum=True, target="next")
+    layer.write.bias.fill_(4.0)
+    layer.forget.bias.fill_(-20.0)
+    season = torch.randn(1, 24, 16)
+    state = {name: torch.zeros(1, *size) for name, size in layer.sizes().items()}
+    tokens = season.repeat(1, 512, 1)
+    known = Tokens(
+        torch.zeros(1, tokens.shape[1]), torch.ones(1, tokens.shape[1], dtype=torch.bool)
+    )
+    for _ in range(10):
+        _, state = layer(tokens, known, state)
+    assert state["memory"].square().mean().sqrt() < 2
+
+
+def test_sizes_of_the_specification():
+    assert sum(
+        x.numel() for x in Memory(128, heads=1, momentum=True, target="next").parameters()
+    ) == (84_611)
+    layer = Memory(128, heads=4, momentum=True, target="next")
+    assert sum(x.numel() for x in layer.parameters()) == 85_676
+    # 4 heads of 32 times 32, and as much of momentum
+    shapes = layer.sizes()
+    assert sum(math.prod(shapes[name]) for name in ("memory", "surprise")) == 2 * 4 * 32 * 32
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UsageError, match=r"width = 10 gives 4 heads no even width"):
+        make(width=10, heads=4)
+    with pytest.raises(UsageError, match=r"3 variates together, and got 2"):
+        make(channel_independent=False)(rows(variates=2))
+
+
+def panel(count=600):
+    time = torch.arange(2 * count)
+    wave = torch.sin(time * 2 * math.pi / 24) + torch.sin(time * 2 * math.pi / 7) / 2
+    series = Series(values=wave.view(-1, 1), series_id=time // count)
+    origins = torch.cat([torch.arange(48, count - 4), torch.arange(count + 48, 2 * count - 4)])
+    return Windows(series=series, origins=origins, lookback=48, horizon=5)
+
+
+def test_the_loss_of_a_segment_is_that_of_its_forecasts():
+    model, windows = make(variates=1, dtype=torch.float32, warm_up=30), panel()
+    batch = segments(windows, warm_up=30, scored=20, stride=40).batch(torch.tensor([0, 3]))
+    assert isinstance(batch, SegmentBatch)
+    total, count = model.loss(batch)
+    with torch.no_grad():
+        values = model.run(batch, kept=20)[0].values
+    truth, mask = batch.truth()
+    error = (values - truth).square()
+    error = error if mask is None else error * mask
+    torch.testing.assert_close(total, error.sum(), rtol=1e-5, atol=1e-5)
+    assert count == (truth.numel() if mask is None else mask.sum())
+
+
+def test_answers_have_all_history_and_are_those_of_the_stream():
+    model, windows = make(variates=1, window=16), panel()
+    assert histories(windows, warm_up=4 * model.context).warm_up >= 550
+    found = list(answers(model, windows, 1_000))
+    values = torch.cat([forecast.values for forecast, _ in found])
+    assert len(values) == len(windows)
+    past = windows.series.values[:600].unsqueeze(0)
+    stream = model.run(SeriesBatch(past=past))[0].values[0]
+    assert stream.shape == (600, 5, 1)
+    assert values.isfinite().all()
+
+
+def test_its_row_of_the_table_loads():
+    assert MODELS["titans"].load() == (Titans, TitansConfig)
+    assert MODELS["titans"].streams
+
+
+@pytest.mark.parametrize("variant", ["gate", "context"])
+def test_it_learns_a_signal_it_can_learn(variant):
+    windows = panel()
+    torch.manual_seed(0)
+    spec = Spec(lookback=48, horizon=5, variates=1, season=24)
+    options = {"width": 16, "heads": 2, "window": 8, "patch": 4, "dropout": 0.0, "depth": 1}
+    config = TitansConfig(**options, variant=variant, segment=128, warm_up=64, direct=False)
+    model = Titans(config, spec)
+    part, _ = prepare(model, windows, windows)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    losses = []
+    for epoch in range(10):
+        for index in part.order(epoch, 0).split(4):
+            total, count = model.loss(part.batch(index))
+            optimizer.zero_grad()
+            (total / count).backward()
+            optimizer.step()
+            losses.append((total / count).item())
+    # persistence, where it begins, has the variance of a change
+    assert losses[-1] < 0.4 * losses[0]
