@@ -11,13 +11,13 @@ Letters: E events, N nodes, F features of an event, G features of a node.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from forecast.errors import DataError, NotFoundError
@@ -68,6 +68,14 @@ class Events:
     def nodes(self) -> int:
         """Tell N."""
         return len(self.ids)
+
+    def take(self, kept: Bool[Tensor, " E"]) -> Events:
+        """Keep some of the events, and the numbers of all nodes."""
+        names = ("src", "dst", "time", "weight", "features", "label")
+        parts = {name: getattr(self, name) for name in names}
+        return replace(
+            self, **{name: part[kept] for name, part in parts.items() if part is not None}
+        )
 
     def codes(self, ids: pl.Series) -> Int[Tensor, " n"]:
         """Turn ids into node numbers; -1 stands for one that no event has."""

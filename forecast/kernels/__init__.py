@@ -13,6 +13,7 @@ import torch
 OPERATIONS = {
     "attention": "forecast.kernels.attention",
     "probsparse": "forecast.kernels.probsparse",
+    "segment": "forecast.kernels.segment",
 }
 
 

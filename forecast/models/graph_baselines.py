@@ -20,60 +20,38 @@ from torch import Tensor
 
 from forecast.data.event_history import EventHistory
 
-# (history, source, destination, events known, first time that counts as lately) -> score
+# (history, source, destination, events known, how long ago still counts as lately) -> score
 LinkRule = Callable[[EventHistory, Tensor, Tensor, Tensor, float], Tensor]
 
 
-def _edgebank(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, since: float) -> Tensor:
-    return (h.pair(src, dst, cut)[1] > 0).double()
+def _lately(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, lately: float) -> Tensor:
+    now = h.time[(cut - 1).clamp(min=0)]
+    return (h.pair(src, dst, cut)[0] >= now - lately).double()
 
 
-def _edgebank_lately(
-    h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, since: float
-) -> Tensor:
-    return (h.pair(src, dst, cut)[0] >= since).double()
+def _recency_then(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, lately: float) -> Tensor:
+    return _then(h, h.pair(src, dst, cut)[0], h.into(dst, cut))
 
 
-def _pair_count(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, since: float) -> Tensor:
-    return h.pair(src, dst, cut)[1].double()
+def _undirected(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, lately: float) -> Tensor:
+    both = h.pair(src, dst, cut)[0].maximum(h.pair(dst, src, cut)[0])
+    return _then(h, both, h.into(dst, cut))
 
 
-def _recency(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, since: float) -> Tensor:
-    return h.pair(src, dst, cut)[0]
-
-
-def _destination(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, since: float) -> Tensor:
-    return h.into(dst, cut)
-
-
-def _then(seen: Tensor, last: Tensor, span: float) -> Tensor:
-    """Put all that `seen` knows above the rest, which are in the order of `last`."""
+def _then(h: EventHistory, seen: Tensor, last: Tensor) -> Tensor:
+    """Put all pairs that were seen above the rest, which are in the order of `last`."""
+    span = float(h.time[-1] - h.time[0]) + 1.0
     return torch.where(seen == -math.inf, last - span, seen)
 
 
-def _span(h: EventHistory) -> float:
-    return float(h.time[-1] - h.time[0]) + 1.0
-
-
-def _recency_then(h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, since: float) -> Tensor:
-    return _then(h.pair(src, dst, cut)[0], h.into(dst, cut), _span(h))
-
-
-def _undirected_then(
-    h: EventHistory, src: Tensor, dst: Tensor, cut: Tensor, since: float
-) -> Tensor:
-    both = h.pair(src, dst, cut)[0].maximum(h.pair(dst, src, cut)[0])
-    return _then(both, h.into(dst, cut), _span(h))
-
-
 LINK_RULES: dict[str, LinkRule] = {
-    "edgebank": _edgebank,
-    "edgebank-lately": _edgebank_lately,
-    "pair-count": _pair_count,
-    "recency": _recency,
-    "destination-recency": _destination,
+    "edgebank": lambda h, src, dst, cut, lately: (h.pair(src, dst, cut)[1] > 0).double(),
+    "edgebank-lately": _lately,
+    "pair-count": lambda h, src, dst, cut, lately: h.pair(src, dst, cut)[1].double(),
+    "recency": lambda h, src, dst, cut, lately: h.pair(src, dst, cut)[0],
+    "destination-recency": lambda h, src, dst, cut, lately: h.into(dst, cut),
     "recency-then-destination": _recency_then,
-    "undirected-recency-then-destination": _undirected_then,
+    "undirected-recency-then-destination": _undirected,
 }
 
 
@@ -96,10 +74,7 @@ def score_links(
         cut: events known, for each query.
         lately: how long ago an event still counts for `edgebank-lately`.
     """
-    now = history.time[(cut - 1).clamp(min=0)]
-    if rule == "edgebank-lately":
-        return (history.pair(src, dst, cut)[0] >= now - lately).double()
-    return LINK_RULES[rule](history, src, dst, cut, -math.inf)
+    return LINK_RULES[rule](history, src, dst, cut, lately)
 
 
 def persistence(past: Float[Tensor, "B L C"], horizon: int) -> Float[Tensor, "B H C"]:
