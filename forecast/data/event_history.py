@@ -39,13 +39,20 @@ class _Runs:
         self, group: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]
     ) -> tuple[Int[Tensor, "*n"], Int[Tensor, "*n"]]:
         """Give the last event of a group among the first `cut` ones, or -1, and their number."""
-        place = torch.searchsorted(self.groups, group).clamp(max=len(self.groups) - 1)
-        known = self.groups[place] == group
-        first = place * self.span
-        end = torch.searchsorted(self.keys, first + cut)
-        count = (end - torch.searchsorted(self.keys, first)) * known
-        number = self.keys[(end - 1).clamp(min=0)] - first
+        first, count = self.first(group, cut)
+        number = self.keys[(first + count - 1).clamp(min=0)] % self.span
         return torch.where(count > 0, number, -1), count
+
+    def first(
+        self, group: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]
+    ) -> tuple[Int[Tensor, "*n"], Int[Tensor, "*n"]]:
+        """Give the place of a group's first event, and its events among the first `cut` ones."""
+        place = torch.searchsorted(self.groups, group).clamp(max=len(self.groups) - 1)
+        key = place * self.span
+        first = torch.searchsorted(self.keys, key)
+        return first, (torch.searchsorted(self.keys, key + cut) - first) * (
+            self.groups[place] == group
+        )
 
 
 class EventHistory:
@@ -71,6 +78,10 @@ class EventHistory:
         self.src, self.dst, self.time, self.nodes, self.unit = src, dst, time, nodes, unit
         self._pairs = _Runs.of(src * nodes + dst)
         self._out, self._into = _Runs.of(src), _Runs.of(dst)
+        # Events that are the first of their pair, so that a destination counts once.
+        _, before = self.pair(src, dst, torch.arange(len(time)))
+        self._meetings = (before == 0).nonzero().flatten()
+        self._met = _Runs.of(src[self._meetings])
 
     def cut(self, time: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
         """Count the events strictly before a time."""
@@ -91,6 +102,16 @@ class EventHistory:
     def out_of(self, node: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Give the last time of any event out of a node, or -inf."""
         return self._when(self._out.last(node, cut)[0])
+
+    def draw_past(
+        self, src: Int[Tensor, " n"], cut: Int[Tensor, " n"], count: int
+    ) -> Int[Tensor, "n c"]:
+        """Draw past destinations of each source, all alike; -1 where it has none."""
+        cut = torch.searchsorted(self._meetings, cut)
+        first, known = self._met.first(src, cut)
+        place = first[:, None] + (torch.rand(len(src), count) * known[:, None]).long()
+        number = self._met.keys[place.clamp(max=len(self._meetings) - 1)] % self._met.span
+        return torch.where(known[:, None] > 0, self.dst[self._meetings[number]], -1)
 
     def _when(self, number: Tensor) -> Tensor:
         times = self.time[number.clamp(min=0)]

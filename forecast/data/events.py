@@ -237,7 +237,7 @@ def _roles(frame: pl.DataFrame, columns: Mapping[str, str], path: Path) -> dict[
     names: dict[str, str] = {}
     for role, known in ROLES.items():
         name = columns.get(role) or next((lower[word] for word in known if word in lower), None)
-        if name is None and role in ("src", "dst", "t") or name and name not in frame.columns:
+        if (name is None and role in ("src", "dst", "t")) or (name and name not in frame.columns):
             raise DataError(
                 f"There is no column for {role}; there are {', '.join(frame.columns)}.",
                 hint=f"Call it {known[0]!r}, or say which column it is.",

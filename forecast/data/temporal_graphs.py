@@ -191,7 +191,7 @@ def read_snapshots(path: str | Path) -> Snapshots:
             file=str(path),
         )
     pairs = torch.tensor([pair for step in edges for pair in step], dtype=torch.int64).view(-1, 2)
-    if len(pairs) and not (0 <= int(pairs.min()) and int(pairs.max()) < nodes):
+    if len(pairs) and not (int(pairs.min()) >= 0 and int(pairs.max()) < nodes):
         raise DataError(
             f"An edge leads to node {int(pairs.max())}; there are values of {nodes}.",
             hint="Nodes count from 0.",

@@ -54,7 +54,7 @@ def attend(
     return dispatch.form(BACKENDS, backend).attend(scores, values, offsets)
 
 
-def total(values: Float[Tensor, "m *rest"], offsets: Int[Tensor, " T1"]) -> Tensor:
+def total(values: Float[Tensor, m * rest], offsets: Int[Tensor, " T1"]) -> Tensor:
     """Sum the values of each segment, in the order of the messages."""
     owner = owners(offsets)
     out = values.new_zeros(len(offsets) - 1, *values.shape[1:])
