@@ -1,6 +1,6 @@
 """Todyformer on graphs of events and of sensors, beside rules that learn nothing.
 
-    FORECAST_DATA=... python benchmarks/graphs.py [--points uci enron otc metr] [--epochs 3] [--test]
+    python benchmarks/graphs.py [--points uci enron otc metr] [--epochs 3] [--test]
 
 uci, enron, otc   links: each event ranked against 100 fixed negatives, half of them past ones;
                   MRR by part, AP and AUC of the test part against one random destination

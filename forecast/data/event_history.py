@@ -47,10 +47,10 @@ class _Runs:
         self, group: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]
     ) -> tuple[Int[Tensor, "*n"], Int[Tensor, "*n"]]:
         """Give the place of a group's first event, and its events among the first `cut` ones."""
-        place = torch.searchsorted(self.groups, group).clamp(max=len(self.groups) - 1)
+        place = torch.searchsorted(self.groups, group.contiguous()).clamp(max=len(self.groups) - 1)
         key = place * self.span
         first = torch.searchsorted(self.keys, key)
-        return first, (torch.searchsorted(self.keys, key + cut) - first) * (
+        return first, (torch.searchsorted(self.keys, (key + cut).contiguous()) - first) * (
             self.groups[place] == group
         )
 
@@ -85,7 +85,7 @@ class EventHistory:
 
     def cut(self, time: Float[Tensor, "*n"]) -> Int[Tensor, "*n"]:
         """Count the events strictly before a time."""
-        return torch.searchsorted(self.time, time)
+        return torch.searchsorted(self.time, time.contiguous())
 
     def pair(
         self, src: Int[Tensor, "*n"], dst: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]

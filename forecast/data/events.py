@@ -81,9 +81,8 @@ class Events:
         """Turn ids into node numbers; -1 stands for one that no event has."""
         if not self.ids.dtype.is_integer() and self.ids.dtype != ids.dtype:
             ids = ids.cast(pl.String)
-        places = self.ids.search_sorted(ids).clip(0, max(self.nodes - 1, 0))
-        found = self.ids.gather(places) == ids
-        return _tensor(places.zip_with(found, pl.Series([-1], dtype=places.dtype)), torch.int64)
+        known = {name: number for number, name in enumerate(self.ids.to_list())}
+        return torch.tensor([known.get(name, -1) for name in ids.to_list()], dtype=torch.int64)
 
     def numbers(self) -> Int[Tensor, " N"]:
         """Give a number to each node that does not depend on other nodes: an integer id is it."""
@@ -253,7 +252,12 @@ def _times(column: pl.Series, file: str | None, first_row: int) -> np.ndarray:
     given = column
     if column.dtype == pl.String:
         number = column.cast(pl.Float64, strict=False)
-        column = column.str.to_datetime(strict=False) if number.null_count() else number
+        if number.null_count():
+            try:
+                number = column.str.to_datetime(strict=False)
+            except pl.exceptions.ComputeError:
+                number = number.fill_null(float("nan"))
+        column = number
     if column.dtype.is_temporal():
         column = column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
     time = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy().copy()

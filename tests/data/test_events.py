@@ -149,9 +149,7 @@ def test_real_snapshots_and_sensors():
     covid = temporal_graphs.read_snapshots(folder / "england_covid.json")
     assert covid.values.shape == (61, 129) and float(covid.values.max()) == 182
     assert int(covid.offsets[-1]) / 61 == pytest.approx(1353, abs=10)
-    metr = temporal_graphs.read_sensors(
-        folder / "los_speed.csv", folder / "metr_la_adj_edges.csv"
-    )
+    metr = temporal_graphs.read_sensors(folder / "los_speed.csv", folder / "metr_la_adj_edges.csv")
     assert metr.values.shape == (2016, 207) and len(metr.src) == 1722 - 207
     assert float(metr.values[:1411].mean()) == pytest.approx(59.370, abs=1e-3)
 
@@ -165,9 +163,7 @@ def test_triples_count_from_one_and_arrays_are_taken(tmp_path):
     assert events.node_features[:, 0].tolist() == [1, 2, 3]
     arrays = {"src": [1, 2], "dst": [3, 3], "t": [0, 5], "msg": [[1, 2], [3, 4]]}
     np.savez(tmp_path / "x.npz", **arrays)
-    assert torch.equal(
-        temporal_graphs.read_arrays(tmp_path / "x.npz").features, events.features
-    )
+    assert torch.equal(temporal_graphs.read_arrays(tmp_path / "x.npz").features, events.features)
 
 
 def test_steps_are_in_order_of_numbers_and_unknown_sensors_are_counted(tmp_path):
