@@ -2,7 +2,8 @@
 
 Letters: B batch, L lookback, H horizon, C variates or channels, F calendar features, P past
 covariates, K known-future covariates, Q quantiles; on grids Y X rows and columns, T = L + H,
-R reference forecasts, G maps.
+R reference forecasts, G maps;
+on graphs B queries, W events of a window, K candidates, F numbers of an event, N nodes.
 """
 
 from __future__ import annotations
@@ -74,6 +75,49 @@ class GridBatch:
 
     def __len__(self) -> int:
         return self.frames.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventBatch:
+    """Hold a window of events and what is asked behind it; parts that a task lacks are None.
+
+    Every event of the window is strictly before `now`, the first time asked about. Nodes are
+    numbers; -1, and any that the window lacks, are nodes of which nothing is known.
+
+    `patch` is given where events come in snapshots; else the model cuts the window itself.
+    A query of links has K candidates, of which `truth` names the right one by its column or, as a
+    float, weighs all. A query of node values has none: `history` holds its last values and `truth`
+    those to come.
+    """
+
+    src: Int[Tensor, " W"]
+    dst: Int[Tensor, " W"]
+    time: Float[Tensor, " W"]
+    now: float
+    query: Int[Tensor, " B"]
+    query_time: Float[Tensor, " B"]
+    weight: Float[Tensor, " W"] | None = None
+    features: Float[Tensor, "W F"] | None = None
+    patch: Int[Tensor, " W"] | None = None
+    candidates: Int[Tensor, "B K"] | None = None
+    candidate_mask: Bool[Tensor, "B K"] | None = None
+    facts: Float[Tensor, "B K P"] | None = None
+    prior: Float[Tensor, "B K"] | None = None
+    history: Float[Tensor, "B L"] | None = None
+    truth: Int[Tensor, " B"] | Float[Tensor, "B K"] | Float[Tensor, "B H"] | None = None
+
+    def __len__(self) -> int:
+        return self.query.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Hold a score for each query and candidate; the higher, the likelier.
+
+    A candidate that the batch masks scores -inf.
+    """
+
+    values: Float[Tensor, "B K"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +211,33 @@ class GridSpec:
     places: int = 0
     season: int = 1
     frequency: str = ""
+    context: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventSpec:
+    """Declare the shape of a task on a graph of events.
+
+    Attributes:
+        kind: the kind of data.
+        task: what is asked: links, values of nodes, or shares of destinations.
+        time_unit: tau, the time that counts as one; a ten-thousandth of the training span.
+        horizon: H, steps of node values; 1 for links.
+        lookback: L, last values of a node that a batch brings along.
+        event_features: F, numbers of an event, its weight not among them.
+        node_features: numbers known of each node.
+        facts: P, numbers known of a pair.
+        context: events that prediction needs; None stands for all history.
+    """
+
+    kind: Literal["graph"] = "graph"
+    task: Literal["link", "node", "affinity"] = "link"
+    time_unit: float
+    horizon: int = 1
+    lookback: int = 0
+    event_features: int = 0
+    node_features: int = 0
+    facts: int = 0
     context: int | None = None
 
 

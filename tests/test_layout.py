@@ -19,7 +19,7 @@ LEVELS = [
     {"batch"},
     {"kernels"},
     {"layers", "optimizer"},
-    {"models", "data", "metrics", "grid_metrics", "device", "intervals"},
+    {"models", "data", "metrics", "grid_metrics", "graph_metrics", "device", "intervals"},
     {"recipe"},
     {"artefact", "checkpoint", "starter"},
     {"tracking"},

@@ -15,6 +15,8 @@ OPERATIONS = {
     "memory": "forecast.kernels.memory",
     "probsparse": "forecast.kernels.probsparse",
     "lmu": "forecast.kernels.lmu",
+    "gated": "forecast.kernels.gated",
+    "segment": "forecast.kernels.segment",
 }
 
 

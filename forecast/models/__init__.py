@@ -90,15 +90,6 @@ MODELS: dict[str, ModelInfo] = {
             "schedule": "cosine",
         },
     ),
-    "titans": ModelInfo(
-        title="a memory that learns while it reads, beside attention to the last patches",
-        source="Behrouz et al., arXiv 2501.00663",
-        module="forecast.models.titans",
-        model="Titans",
-        config="TitansConfig",
-        streams=True,
-        train={"learning_rate": 1e-3, "batch_size": 8},
-    ),
     "dlinear": ModelInfo(
         title="linear maps of a window's trend and remainder",
         source="Zeng et al., AAAI 2023, arXiv 2205.13504",

@@ -182,11 +182,9 @@ def test_half_precision_carries_its_state_in_single():
 
 
 def test_who_runs():
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert choose(cpu, torch.float32).backend == "chunk"
-    assert choose(cpu, torch.float32, tokens=1).backend == "reference"
-    assert choose(cuda, DOUBLE).backend == "chunk"
-    assert choose(cuda, torch.float32, width=256).backend == "chunk"
+    cpu = torch.device("cpu")
+    assert choose().backend == "chunk"
+    assert choose(tokens=1).backend == "reference"
     assert OPERATIONS["memory"] == room.__name__
     assert [row[:2] for row in room.explain(cpu, torch.float32)][:1] == [("memory", "chunk")]
 
@@ -195,8 +193,6 @@ def test_what_cannot_run_is_refused():
     q, k, v, *numbers, held, _ = draw(4)
     with pytest.raises(UsageError, match="'chunks' is no backend"):
         memory(q, k, v, gates(*numbers), backend="chunks")
-    with pytest.raises(UsageError, match="cannot run memory: the kernel computes in float32"):
-        memory(q, k, v, gates(*numbers), backend="triton")
     with pytest.raises(UsageError, match="The state has no momentum"):
         memory(q, k, v, gates(*numbers), State(held, None))
     with pytest.raises(UsageError, match="no token"):

@@ -1,0 +1,147 @@
+"""The protocol of link prediction: who is asked what, alike on every machine and in any library.
+
+Parts are cut at quantiles of time. Each event of validation and test is ranked against negatives
+that a 64-bit hash of its number fixes: up to half of them past destinations of its source, the
+rest other destinations. No library's generator is involved.
+
+Letters: E events, N nodes, K negatives of an event.
+
+Source: the hash is SplitMix64 (Steele et al., OOPSLA 2014, figure 17); historical negatives are
+those of Poursafaei et al., "Towards Better Evaluation for Dynamic Link Prediction", NeurIPS 2022,
+section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from forecast.data.events import Events
+from forecast.errors import DataError
+
+RANK_SEED, PAIR_SEED = 20, 21
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """Say which events are for what: each part a range of event numbers.
+
+    Attributes:
+        train: one past the last training event.
+        val: one past the last validation event; the test part is behind it.
+        end: E.
+        unseen: nodes kept out of training, to ask about nodes that a model never met.
+        kept: training events without an unseen node.
+    """
+
+    train: int
+    val: int
+    end: int
+    unseen: Bool[Tensor, " N"]
+    kept: Bool[Tensor, " E"]
+
+    def part(self, name: str) -> range:
+        """Give the numbers of the events of `train`, `val` or `test`."""
+        starts = {"train": (0, self.train), "val": (self.train, self.val)}
+        return range(*starts.get(name, (self.val, self.end)))
+
+
+def split(
+    events: Events,
+    *,
+    quantiles: tuple[float, float] = (0.7, 0.85),
+    inductive: float = 0.0,
+    seed: int = 2020,
+) -> Split:
+    """Split events by quantiles of time, an event at a quantile belonging before it.
+
+    Args:
+        events: the events.
+        quantiles: of the times, where validation and test begin.
+        inductive: share of the nodes seen after the first quantile that training must not meet.
+        seed: of that choice.
+
+    Raises:
+        DataError: a part is empty.
+    """
+    time = events.time.numpy()
+    first, second = (int(np.searchsorted(time, q, "right")) for q in np.quantile(time, quantiles))
+    if not 0 < first < second < len(time):
+        raise DataError(
+            f"{len(time)} events do not divide into three parts at quantiles {quantiles}.",
+            hint="Bring more events at more different times.",
+        )
+    unseen = torch.zeros(events.nodes, dtype=torch.bool)
+    later = torch.unique(torch.cat([events.src[first:], events.dst[first:]])).numpy()
+    if inductive:
+        drawn = np.random.RandomState(seed).permutation(later)[: round(inductive * len(later))]
+        unseen[torch.from_numpy(drawn)] = True
+    kept = ~(unseen[events.src] | unseen[events.dst])
+    kept[first:] = False
+    return Split(train=first, val=second, end=len(time), unseen=unseen, kept=kept)
+
+
+def mix(word: np.ndarray) -> np.ndarray:
+    """Scramble 64-bit words."""
+    with np.errstate(over="ignore"):
+        word = word + np.uint64(0x9E3779B97F4A7C15)
+        word = (word ^ word >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+        word = (word ^ word >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return word ^ word >> np.uint64(31)
+
+
+def _event_keys(seed: int, numbers: np.ndarray) -> np.ndarray:
+    return mix(np.uint64(seed << 32) + numbers.astype(np.uint64))
+
+
+def rank_negatives(
+    events: Events, part: range, *, count: int = 100, past: int | None = None
+) -> Int[Tensor, "n K"]:
+    """Fix the negatives that each event of a part is ranked against; -1 fills up short rows.
+
+    Args:
+        events: the events.
+        part: numbers of the events.
+        count: K.
+        past: destinations before the part that the source had; by default half of them.
+    """
+    past = count // 2 if past is None else past
+    src, dst, time = (x.numpy() for x in (events.src, events.dst, events.time))
+    ids = events.numbers().numpy().astype(np.uint64)
+    destinations = np.unique(dst)
+    owner = src[: part.start]
+    order = np.lexsort((dst[: part.start], owner))
+    owner, before = owner[order], dst[: part.start][order]
+    # Events of one source at one time are not each other's negatives.
+    inside = np.arange(part.start, part.stop)
+    starts, ends = (
+        np.searchsorted(time[inside], time[inside], side) + part.start for side in ("left", "right")
+    )
+    keys = _event_keys(RANK_SEED, inside)
+    found = np.full((len(inside), count), -1, dtype=np.int64)
+    for row, number in enumerate(inside):
+        same = slice(starts[row], ends[row])
+        taken = dst[same][src[same] == src[number]]
+        first, last = np.searchsorted(owner, src[number]), np.searchsorted(
+            owner, src[number], "right"
+        )  # fmt: skip
+        known = np.setdiff1d(before[first:last], taken)
+        known = known[np.argsort(mix(keys[row] ^ ids[known]), kind="stable")[:past]]
+        rest = destinations[~np.isin(destinations, np.concatenate([taken, known]))]
+        hashes, needed = mix(keys[row] ^ ids[rest]), count - len(known)
+        rest = rest[np.argsort(hashes, kind="stable")[:needed]]
+        found[row, : len(known) + len(rest)] = np.concatenate([known, rest])
+    return torch.from_numpy(found)
+
+
+def pair_negatives(events: Events, part: range) -> Int[Tensor, " n"]:
+    """Fix the one destination that stands against each event of a part for AP and AUC."""
+    destinations = np.unique(events.dst.numpy())
+    inside = np.arange(part.start, part.stop)
+    place = (_event_keys(PAIR_SEED, inside) % np.uint64(len(destinations))).astype(np.int64)
+    equal = destinations[place] == events.dst.numpy()[inside]
+    return torch.from_numpy(destinations[(place + equal) % len(destinations)])
