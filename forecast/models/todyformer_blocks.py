@@ -63,7 +63,9 @@ class Local(nn.Module):
         both = torch.cat([code + self.direction[0], code + self.direction[1]])
         sent = self.key_value(x).index_select(0, tokens.source)
         sent = sent + both.index_select(0, tokens.edge)
-        key, value = sent.view(len(sent), 2, self.heads, -1).unbind(1)  # (m, A, E)
+        key, value = sent.view(len(sent), 2, self.heads, sent.shape[1] // (2 * self.heads)).unbind(
+            1
+        )  # (m, A, E)
         query = self.query(x).index_select(0, owners(tokens.offsets))
         scores = (query.view_as(key) * key).sum(-1) / math.sqrt(key.shape[-1])
         received = attend(scores, value, tokens.offsets).flatten(1)
