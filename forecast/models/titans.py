@@ -314,7 +314,7 @@ class Titans(nn.Module):
     def _aligned(self, rows: Int[Tensor, "B G"]) -> bool:
         """Tell whether the patches and segments of all streams end together."""
         place = rows % (self.patch * self.config.window)
-        return bool((place == place.flatten()[0]).all())
+        return bool((place == place.flatten()[:1]).all())
 
     def _advance(
         self,
