@@ -35,7 +35,7 @@ def make(horizon=5, variates=3, dtype=torch.float32, **options):
     model = Titans(TitansConfig(**(sizes | options)), spec)
     for weight in model.parameters():
         if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.3)
+            torch.nn.init.normal_(weight, std=0.2)
     if model.direct is not None:
         torch.nn.init.normal_(model.direct.map.weight, std=0.1)
     return model.to(dtype).eval()

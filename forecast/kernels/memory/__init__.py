@@ -36,7 +36,7 @@ BACKENDS = {
 # Up to here tokens one by one cost less than the weights of a chunk.
 _FEW_TOKENS = 3
 # Beyond it the state of a slice of the values no longer fits into a program's registers.
-_WIDEST = 128
+_WIDEST = 64
 
 
 def memory(
@@ -83,12 +83,12 @@ def memory(
             hint="Give the state that a call with the same kind of gates returned.",
         )
     if backend == "auto":
-        backend = choose(q.device, dtype, width=width, tokens=tokens).backend
+        backend = choose(q.device, dtype, width=width, tokens=tokens, gradient=gradient).backend
         if backend == "triton" and (reason := self_check(q.device)):
             backend = "chunk"
             dispatch.warn_fallback("memory", reason, backend)
     elif backend == "triton":
-        dispatch.require("memory", backend, _triton_obstacle(q.device, dtype, width))
+        dispatch.require("memory", backend, _triton_obstacle(q.device, dtype, width, gradient))
     inputs = [None if x is None else x.to(dtype) for x in (q, k, v, *gate)]
     held = State(*(None if x is None else x.to(dtype) for x in state))  # pyright: ignore[reportArgumentType]
     with torch.autocast(q.device.type, enabled=False):
@@ -97,12 +97,17 @@ def memory(
 
 
 def choose(
-    device: torch.device, dtype: torch.dtype, *, width: int = 64, tokens: int = 1024
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    width: int = 64,
+    tokens: int = 1024,
+    gradient: Gradient = "exact",
 ) -> Choice:
     """Choose the form that `auto` runs."""
     if tokens <= _FEW_TOKENS:
         return Choice("reference", "so few tokens are faster one by one")
-    obstacle = _triton_obstacle(device, dtype, width)
+    obstacle = _triton_obstacle(device, dtype, width, gradient)
     if obstacle or device.type != "cuda":
         return Choice("chunk", obstacle or "Triton's interpreter is for tests")
     return Choice("triton", "the state stays on the chip; checked against the reference once")
@@ -116,7 +121,11 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, st
     ]
 
 
-def _triton_obstacle(device: torch.device, dtype: torch.dtype, width: int) -> str:
+def _triton_obstacle(
+    device: torch.device, dtype: torch.dtype, width: int, gradient: Gradient
+) -> str:
+    if gradient == "chunk":
+        return "the kernel's chunks are shorter than a mini-batch"
     if dtype == torch.float64:
         return "the kernel computes in float32"
     if width > _WIDEST:

@@ -26,8 +26,9 @@ from forecast.kernels.attention.triton import numerics
 from forecast.kernels.memory.chunk import Chunks, Scan, chunked
 from forecast.kernels.memory.reference import Gradient, State
 
-# Columns of the values to a program.
+# Columns of the values to a program, and tokens of a chunk: with more of either, registers spill.
 COLUMNS = 16
+TOKENS = 16
 
 
 @triton.jit
@@ -160,7 +161,9 @@ def memory(
     gradient: Gradient,
 ) -> tuple[Float[Tensor, "B H T V"], State]:
     """Compute what `reference.memory` defines, in float32."""
-    return chunked(q, k, v, write, keep, momentum, state, gradient, Scan(forward, backward))
+    assert gradient != "chunk"
+    scan = Scan(forward, backward)
+    return chunked(q, k, v, write, keep, momentum, state, gradient, scan, TOKENS)
 
 
 def forward(
