@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -182,9 +186,11 @@ def test_half_precision_carries_its_state_in_single():
 
 
 def test_who_runs():
-    cpu = torch.device("cpu")
-    assert choose().backend == "chunk"
-    assert choose(tokens=1).backend == "reference"
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert choose(cpu, torch.float32).backend == "chunk"
+    assert choose(cpu, torch.float32, tokens=1).backend == "reference"
+    assert choose(cuda, DOUBLE).backend == "chunk"
+    assert choose(cuda, torch.float32, width=256).backend == "chunk"
     assert OPERATIONS["memory"] == room.__name__
     assert [row[:2] for row in room.explain(cpu, torch.float32)][:1] == [("memory", "chunk")]
 
@@ -193,6 +199,8 @@ def test_what_cannot_run_is_refused():
     q, k, v, *numbers, held, _ = draw(4)
     with pytest.raises(UsageError, match="'chunks' is no backend"):
         memory(q, k, v, gates(*numbers), backend="chunks")
+    with pytest.raises(UsageError, match="cannot run memory: the kernel computes in float32"):
+        memory(q, k, v, gates(*numbers), backend="triton")
     with pytest.raises(UsageError, match="The state has no momentum"):
         memory(q, k, v, gates(*numbers), State(held, None))
     with pytest.raises(UsageError, match="no token"):
@@ -215,3 +223,37 @@ def test_a_chain_of_calls_is_differentiated_through_its_states():
             total = total + answer.square().sum()
         slopes += torch.autograd.grad(total, start)
     torch.testing.assert_close(*slopes, rtol=1e-10, atol=1e-10)
+
+
+def test_the_triton_scan_agrees_in_the_interpreter():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            str(Path(__file__).parent / "interpreted_memory.py"),
+            "-q",
+        ],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_the_triton_scan_spills_nothing(width, launches, compile_launch):
+    from forecast.kernels.memory.triton import memory as form
+
+    shapes = 3 * [(128, width)] + 3 * [(128,)] + 2 * [(width, width)]
+    inputs = [torch.zeros(1, 1, *shape, requires_grad=True) for shape in shapes]
+    form(*inputs[:6], State(*inputs[6:]), "exact")[0].sum().backward()
+    assert [launch.kernel.__name__ for launch in launches] == ["_forward", "_backward"]
+    for launch in launches:
+        for capability in (80, 90, 100):
+            used = compile_launch(launch, capability)
+            assert used.spilled == 0, (launch.kernel.__name__, capability)
+            assert used.registers <= 255, (launch.kernel.__name__, capability)
+            assert used.shared <= (99 if capability == 80 else 200) * 1024, capability

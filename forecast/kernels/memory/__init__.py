@@ -14,6 +14,8 @@ Source: Behrouz et al., "Titans", arXiv 2501.00663; Yang et al., "Gated Delta Ne
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,9 +31,12 @@ __all__ = ["BACKENDS", "Gates", "State", "choose", "explain", "gates", "memory",
 BACKENDS = {
     "reference": "forecast.kernels.memory.reference",
     "chunk": "forecast.kernels.memory.chunk",
+    "triton": "forecast.kernels.memory.triton",
 }
 # Up to here tokens one by one cost less than the weights of a chunk.
 _FEW_TOKENS = 3
+# Beyond it the state of a slice of the values no longer fits into a program's registers.
+_WIDEST = 64
 
 
 def memory(
@@ -78,7 +83,12 @@ def memory(
             hint="Give the state that a call with the same kind of gates returned.",
         )
     if backend == "auto":
-        backend = choose(tokens=tokens).backend
+        backend = choose(q.device, dtype, width=width, tokens=tokens, gradient=gradient).backend
+        if backend == "triton" and (reason := self_check(q.device)):
+            backend = "chunk"
+            dispatch.warn_fallback("memory", reason, backend)
+    elif backend == "triton":
+        dispatch.require("memory", backend, _triton_obstacle(q.device, dtype, width, gradient))
     inputs = [None if x is None else x.to(dtype) for x in (q, k, v, *gate)]
     held = State(*(None if x is None else x.to(dtype) for x in state))  # pyright: ignore[reportArgumentType]
     with torch.autocast(q.device.type, enabled=False):
@@ -86,13 +96,59 @@ def memory(
     return answer.to(v.dtype), held
 
 
-def choose(*, tokens: int = 1024) -> Choice:
+def choose(
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    width: int = 64,
+    tokens: int = 1024,
+    gradient: Gradient = "exact",
+) -> Choice:
     """Choose the form that `auto` runs."""
     if tokens <= _FEW_TOKENS:
         return Choice("reference", "so few tokens are faster one by one")
-    return Choice("chunk", "one triangular solve for each chunk of tokens")
+    obstacle = _triton_obstacle(device, dtype, width, gradient)
+    if obstacle or device.type != "cuda":
+        return Choice("chunk", obstacle or "Triton's interpreter is for tests")
+    return Choice("triton", "the state stays on the chip; checked against the reference once")
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses for each kind of call, the same on every device."""
-    return [choose().row("memory"), choose(tokens=1).row("memory, one token")]
+    """Tell what `auto` chooses for each kind of call."""
+    return [
+        choose(device, dtype).row("memory"),
+        choose(device, dtype, tokens=1).row("memory, one token"),
+    ]
+
+
+def _triton_obstacle(
+    device: torch.device, dtype: torch.dtype, width: int, gradient: Gradient
+) -> str:
+    if gradient == "chunk":
+        return "the kernel's chunks are shorter than a mini-batch"
+    if dtype == torch.float64:
+        return "the kernel computes in float32"
+    if width > _WIDEST:
+        return f"the kernel holds keys of at most {_WIDEST} columns, not {width}"
+    return dispatch.triton_obstacle(device, torch.float32)
+
+
+@functools.cache
+def self_check(device: torch.device) -> str:
+    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, held = (
+        torch.randn(2, 2, length, 40, generator=generator).to(device)
+        for length in (130, 130, 130, 80)
+    )
+    numbers = (torch.randn(2, 2, 130, generator=generator).to(device) for _ in range(3))
+
+    def run(backend: str, *inputs: Tensor) -> Tensor:
+        q, k, v, held, *numbers = inputs
+        gate, state = gates(*numbers), State(*held.chunk(2, 2))
+        return dispatch.form(BACKENDS, backend).memory(unit(q), unit(k), v, *gate, state, "exact")[
+            0
+        ]
+
+    fast, reference = (functools.partial(run, name) for name in ("triton", "reference"))
+    return dispatch.disagreement(fast, reference, (q, k, v, held, *numbers), 1e-4)

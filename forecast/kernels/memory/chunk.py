@@ -88,10 +88,11 @@ def chunked(
     state: State,
     gradient: Gradient,
     scan: Scan,
+    chunk: int = CHUNK,
 ) -> tuple[Float[Tensor, "B H T V"], State]:
     """Compute the memory with a scan of one's own: whole chunks, then the shorter last one."""
     tokens = q.shape[2]
-    whole = tokens // CHUNK * CHUNK
+    whole = tokens // chunk * chunk
     parts = [part for part in (slice(0, whole), slice(whole, tokens)) if part.start < part.stop]
     held = state.memory
     if state.surprise is not None:
@@ -99,7 +100,7 @@ def chunked(
     held = held.flatten(0, 1)
     answers: list[Tensor] = []
     for part in parts:
-        size = min(CHUNK, part.stop - part.start)
+        size = min(chunk, part.stop - part.start)
 
         def cut(x: Tensor, part: slice = part, size: int = size) -> Tensor:
             return x[:, :, part].flatten(0, 1).unflatten(1, (-1, size))

@@ -35,13 +35,20 @@ def gates(
     forget: Float[Tensor, "B H T"],
     momentum: Float[Tensor, "B H T"] | None,
 ) -> Gates:
-    """Turn unbounded numbers into gates for which the memory of unit keys stays bounded."""
-    size = torch.sigmoid(write)
-    keep = torch.nn.functional.logsigmoid(-forget)
+    """Turn unbounded numbers into gates for which the memory of unit keys stays bounded.
+
+    They are computed in float64 and then rounded. A processor computes the last few elements of a
+    tensor in another way than the others, and a stream's gates would have other last bits by where
+    it stands in a batch.
+    """
+    dtype = write.dtype
+    size = torch.sigmoid(write.double())
+    keep = torch.nn.functional.logsigmoid(-forget.double()).to(dtype)
     if momentum is None:
-        return Gates(size, keep, None)
-    rest = torch.sigmoid(-momentum)  # 1 - eta
-    return Gates(_SAFE * size * rest, keep, torch.nn.functional.logsigmoid(momentum))
+        return Gates(size.to(dtype), keep, None)
+    rest = torch.sigmoid(-momentum.double())  # 1 - eta
+    move = torch.nn.functional.logsigmoid(momentum.double())
+    return Gates((_SAFE * size * rest).to(dtype), keep, move.to(dtype))
 
 
 def unit(x: Float[Tensor, "*n K"]) -> Float[Tensor, "*n K"]:

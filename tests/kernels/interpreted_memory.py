@@ -1,0 +1,56 @@
+"""The scan of the learning memory in Triton; `test_memory.py` runs this file in the interpreter."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from forecast.kernels import dispatch, memory
+from forecast.kernels.memory import Gates, State, gates, unit
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    """Fill what the kernel is to write with NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def surrounded(generator, *shape):
+    """Draw a tensor that lies between NaN, so that a load outside of it shows."""
+    count = torch.Size(shape).numel()
+    space = torch.full((count + 8192,), torch.nan)
+    inner = space[4096 : 4096 + count]
+    inner.copy_(torch.randn(count, generator=generator))
+    return inner.view(shape)
+
+
+@pytest.mark.parametrize("gradient", ["exact", "none"])
+@pytest.mark.parametrize("momentum", [True, False])
+def test_values_and_gradients_equal_the_reference(momentum, gradient):
+    generator = torch.Generator().manual_seed(0)
+    cases = [(1, 16, 16), (4, 5, 7), (63, 16, 8), (64, 24, 16), (65, 16, 16), (130, 20, 33)]
+    for tokens, width, values in cases:
+        shapes = 2 * [(tokens, width)] + [(tokens, values)] + 3 * [(tokens,)]
+        shapes += 2 * [(width, values)]
+        inputs = [surrounded(generator, 1, 2, *shape) for shape in shapes]
+
+        def run(backend, q, k, v, write, forget, move, held, surprise):
+            gate = Gates(*gates(write, forget, move if momentum else None))
+            state = State(held, surprise if momentum else None)
+            answer, after = memory.memory(
+                unit(q), unit(k), v, gate, state, gradient=gradient, backend=backend
+            )
+            found = torch.cat([answer, after.memory], 2)
+            return found + 0.0 * (move.sum() + surprise.sum() + k.sum())
+
+        trial, exact = (functools.partial(run, backend) for backend in ("triton", "reference"))
+        found = dispatch.disagreement(trial, exact, inputs, 1e-5)
+        assert found == "", (tokens, width, values)
+
+
+def test_the_self_check_passes():
+    assert memory.self_check(torch.device("cpu")) == ""
