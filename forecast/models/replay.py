@@ -123,12 +123,12 @@ def beginnings(model: nn.Module, windows: Windows) -> Segments:
     """Cut windows of a part into streams that begin anew, each with the history it could have had.
 
     They are as long as the memories of the model, or half the part where that is shorter, and one
-    begins every 24th part of that.
+    begins every eighth of that.
     """
     whole = history(model, windows)
     scored = min(cast(Carrying, model).context, max(1, whole.scored // 2))
     cut = segments(windows, warm_up=whole.warm_up, scored=scored, stride=1)
-    return cut.every(max(1, scored // 24))
+    return cut.every(max(1, scored // 8))
 
 
 @torch.no_grad()
