@@ -112,7 +112,8 @@ def measure_storage(options: argparse.Namespace, windows: int) -> dict[str, floa
     import numpy as np
     import torch
 
-    from forecast.data.grids import GridSection, load
+    from forecast.data.grid_section import GridSection
+    from forecast.data.grids import load
     from forecast.models.grid_baselines import grid_baselines
 
     torch.set_num_threads(options.threads)

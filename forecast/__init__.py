@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from forecast.prediction import load, predict
+    from forecast.prediction import load
+    from forecast.tasks import predict
     from forecast.training import train
 
 _HOMES = {
     "train": "forecast.training",
-    "predict": "forecast.prediction",
+    "predict": "forecast.tasks",
     "load": "forecast.prediction",
 }
 

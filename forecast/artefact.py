@@ -2,9 +2,9 @@
 
 ```
 weights.safetensors   the model's state
-arrays.safetensors    scaler statistics, how far intervals open, and the closed-form baseline that
-                      scores stand beside
-forecaster.json       recipe, spec, columns, layout, metrics, versions, sha256 of the two files
+arrays.safetensors    scaler statistics, how far intervals open, and the baselines with numbers of
+                      their own that scores stand beside
+forecaster.json       recipe, spec, columns, layout or grid, metrics, versions, sha256 of the others
 ```
 
 There is no pickle and no code in the folder, and loading runs none. A forecaster trained on a GPU
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import forecast
 from forecast import atomic, recipe
-from forecast.batch import Spec
+from forecast.batch import GridSpec, Spec
 from forecast.data.covariates import Covariates
 from forecast.data.scaling import Scaler
 from forecast.data.tables import Layout
@@ -48,7 +48,7 @@ _ARRAYS = "arrays.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecaster:
-    """Hold a trained model and all that forecasting with it needs; nothing is asked again.
+    """Hold a trained model of series and all that forecasting with it needs.
 
     Attributes:
         model: in evaluation mode, on the CPU after loading.
@@ -76,30 +76,127 @@ class Forecaster:
     data: dict[str, Any]
     metrics: dict[str, Any]
 
+    def arrays(self) -> dict[str, Tensor]:
+        """Give the tensors to keep beside the weights."""
+        arrays = {
+            "scaler.mean": torch.from_numpy(self.scaler.mean),
+            "scaler.deviation": torch.from_numpy(self.scaler.deviation),
+        }
+        if self.ridge is not None:
+            arrays["baseline.ridge"] = self.ridge
+        if self.covariates.scaler is not None:
+            arrays["covariates.mean"] = torch.from_numpy(self.covariates.scaler.mean)
+            arrays["covariates.deviation"] = torch.from_numpy(self.covariates.scaler.deviation)
+        if self.calibration is not None:
+            arrays["intervals.reaches"] = self.calibration.reaches
+        return arrays
 
-def build(name: str, config: Any, spec: Spec) -> nn.Module:
+    def described(self) -> dict[str, Any]:
+        """Give, as plain values, what else is to be kept of the data it was trained on."""
+        return {
+            "columns": list(self.columns),
+            "frequency": self.spec.frequency,
+            "layout": dataclasses.asdict(self.layout),
+            "ids": list(self.scaler.ids),
+            "static": {name: list(code) for name, code in self.covariates.static.items()},
+        }
+
+    @classmethod
+    def restored(
+        cls, model: nn.Module, resolved: Recipe, arrays: dict[str, Tensor], kept: dict[str, Any]
+    ) -> Forecaster:
+        """Put it together from what `arrays` and `described` gave, read back from a folder."""
+        reaches = arrays.get("intervals.reaches")
+        ids = tuple(kept["ids"])
+        return cls(
+            model=model,
+            recipe=resolved,
+            spec=Spec(**kept["spec"]),
+            scaler=_scaler("scaler", arrays, ids),
+            columns=tuple(kept["columns"]),
+            layout=Layout.from_dict(kept["layout"]),
+            ridge=arrays.get("baseline.ridge"),
+            covariates=Covariates.from_dict(
+                _scaler("covariates", arrays, ids) if "covariates.mean" in arrays else None,
+                kept.get("static", {}),
+                resolved.table.holidays,
+            ),
+            calibration=None if reaches is None else Calibration(reaches=reaches),
+            data=kept["data"],
+            metrics=kept["metrics"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridForecaster:
+    """Hold a trained model of grids, as `Forecaster` does one of series.
+
+    Attributes:
+        model: in evaluation mode, on the CPU after loading.
+        recipe: the resolved recipe it was trained by.
+        spec: the shape of its task.
+        statistics: what its frames are scaled by, and the means that it is compared with.
+        grid: fields, cells, step and reading options, as `GridData.describe` lays them out.
+        data: name, digest and size of the training data.
+        metrics: what was measured when it was trained.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    spec: GridSpec
+    statistics: dict[str, Tensor]
+    grid: dict[str, Any]
+    data: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the fields of a frame."""
+        return tuple(channel["name"] for channel in self.grid["channels"])
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Give the tensors to keep beside the weights."""
+        return self.statistics
+
+    def described(self) -> dict[str, Any]:
+        """Give, as plain values, what else is to be kept of the data it was trained on."""
+        return {
+            "columns": list(self.columns),
+            "frequency": self.spec.frequency,
+            "grid": self.grid,
+        }
+
+    @classmethod
+    def restored(
+        cls, model: nn.Module, resolved: Recipe, arrays: dict[str, Tensor], kept: dict[str, Any]
+    ) -> GridForecaster:
+        """Put it together from what `arrays` and `described` gave, read back from a folder."""
+        return cls(
+            model=model,
+            recipe=resolved,
+            spec=_grid_spec(kept["spec"]),
+            statistics=arrays,
+            grid=kept["grid"],
+            data=kept["data"],
+            metrics=kept["metrics"],
+        )
+
+
+AnyForecaster = Forecaster | GridForecaster
+
+
+def build(name: str, config: Any, spec: Spec | GridSpec) -> nn.Module:
     """Make an untrained model of this name."""
     model, _ = model_info(name).load()
     return model(config, spec)
 
 
-def save(folder: Path, forecaster: Forecaster) -> None:
+def save(folder: Path, forecaster: AnyForecaster) -> None:
     """Write the folder; its description comes last, so that a folder that has one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        "scaler.mean": torch.from_numpy(forecaster.scaler.mean),
-        "scaler.deviation": torch.from_numpy(forecaster.scaler.deviation),
-    }
-    if forecaster.ridge is not None:
-        arrays["baseline.ridge"] = forecaster.ridge
-    if forecaster.covariates.scaler is not None:
-        arrays["covariates.mean"] = torch.from_numpy(forecaster.covariates.scaler.mean)
-        arrays["covariates.deviation"] = torch.from_numpy(forecaster.covariates.scaler.deviation)
-    if forecaster.calibration is not None:
-        arrays["intervals.reaches"] = forecaster.calibration.reaches
     contents = {
         _WEIGHTS: _bytes(forecaster.model.state_dict()),
-        _ARRAYS: _bytes(arrays),
+        _ARRAYS: _bytes(forecaster.arrays()),
     }
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)
@@ -108,11 +205,7 @@ def save(folder: Path, forecaster: Forecaster) -> None:
         "model": forecaster.recipe.model,
         "recipe": forecaster.recipe.to_dict(),
         "spec": dataclasses.asdict(forecaster.spec),
-        "columns": list(forecaster.columns),
-        "frequency": forecaster.spec.frequency,
-        "layout": dataclasses.asdict(forecaster.layout),
-        "ids": list(forecaster.scaler.ids),
-        "static": {name: list(code) for name, code in forecaster.covariates.static.items()},
+        **forecaster.described(),
         "data": forecaster.data,
         "metrics": forecaster.metrics,
         "versions": {
@@ -156,7 +249,7 @@ def describe(folder: Path) -> dict[str, Any]:
     return description
 
 
-def load(folder: str | Path) -> Forecaster:
+def load(folder: str | Path) -> AnyForecaster:
     """Read a forecaster from its folder.
 
     Raises:
@@ -164,39 +257,27 @@ def load(folder: str | Path) -> Forecaster:
         DataError: a file of it is missing, changed or damaged.
     """
     folder = Path(folder)
-    description = describe(folder)
-    contents = {name: _checked(folder / name, description) for name in (_WEIGHTS, _ARRAYS)}
+    kept = describe(folder)
+    contents = {name: _checked(folder / name, kept) for name in (_WEIGHTS, _ARRAYS)}
     try:
-        arrays = load_tensors(contents[_ARRAYS])
-        resolved = recipe.from_dict(description["recipe"])
-        spec = Spec(**description["spec"])
+        resolved = recipe.from_dict(kept["recipe"])
+        of_grids = kept["spec"]["kind"] == "grid"
+        spec = _grid_spec(kept["spec"]) if of_grids else Spec(**kept["spec"])
         model = build(resolved.model, resolved.model_config, spec)
         model.load_state_dict(load_tensors(contents[_WEIGHTS]))
-        reaches = arrays.get("intervals.reaches")
-        ids = tuple(description["ids"])
-        return Forecaster(
-            model=model.eval(),
-            recipe=resolved,
-            spec=spec,
-            scaler=_scaler("scaler", arrays, ids),
-            columns=tuple(description["columns"]),
-            layout=Layout.from_dict(description["layout"]),
-            ridge=arrays.get("baseline.ridge"),
-            covariates=Covariates.from_dict(
-                _scaler("covariates", arrays, ids) if "covariates.mean" in arrays else None,
-                description.get("static", {}),
-                resolved.data.holidays,
-            ),
-            calibration=None if reaches is None else Calibration(reaches=reaches),
-            data=description["data"],
-            metrics=description["metrics"],
-        )
+        kind = GridForecaster if of_grids else Forecaster
+        return kind.restored(model.eval(), resolved, load_tensors(contents[_ARRAYS]), kept)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(
             f"The artefact cannot be put together: {error}.",
             hint="Fetch or copy it again, or train again.",
             file=str(folder),
         ) from error
+
+
+def _grid_spec(kept: dict[str, Any]) -> GridSpec:
+    stated: dict[str, Any] = {**kept, "references": tuple(kept["references"])}
+    return GridSpec(**stated)
 
 
 def _scaler(name: str, arrays: dict[str, Tensor], ids: tuple[str, ...]) -> Scaler:

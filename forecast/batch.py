@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -241,8 +241,11 @@ class EventSpec:
     context: int | None = None
 
 
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
 @runtime_checkable
-class Batches(Protocol):
+class Batches(Protocol[BatchT_co]):
     """Describe a part of a data set as models see it: batches by number, whatever they are from."""
 
     @property
@@ -268,14 +271,14 @@ class Batches(Protocol):
         """Permute the windows of a training epoch."""
         ...
 
-    def batch(self, index: Tensor) -> SeriesBatch:
+    def batch(self, index: Tensor) -> BatchT_co:
         """Gather the windows with these numbers."""
         ...
 
-    def batches(self, size: int) -> Iterator[SeriesBatch]:
+    def batches(self, size: int) -> Iterator[BatchT_co]:
         """Go through all windows in order."""
         ...
 
-    def every(self, step: int) -> Batches:
+    def every(self, step: int) -> Batches[BatchT_co]:
         """Keep each `step`-th window."""
         ...

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from forecast import artefact, intervals
@@ -23,6 +24,8 @@ from forecast.loop import EVALUATION_BATCH
 from forecast.metrics import ErrorSums, IntervalSums, QuantileSums
 from forecast.models import BASELINES, MODELS, replay
 
+# Every window of the test part, none dropped, scaled by training rows.
+PROTOCOL = "standard"
 # Levels of the intervals that are scored [%]: their ten bounds are the quantiles of the CRPS.
 LEVELS = (10.0, 30.0, 50.0, 70.0, 90.0)
 SHOWN_LEVELS = (50.0, 90.0)
@@ -204,7 +207,7 @@ def evaluate(
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
     """
     place = choose_device(device)
-    section = forecaster.recipe.data
+    section = forecaster.recipe.table
     options = section if source is None else forecaster.layout.options()
     table = loading.read(
         source or section.source,
@@ -253,11 +256,26 @@ def evaluate(
         calibrations["model"] = forecaster.calibration.to(place)
     scores = score_all(models, data, calibrations=calibrations)
     return {
-        "protocol": "standard" if source is None else "every window of the file",
+        "protocol": PROTOCOL if source is None else "every window of the file",
         "data": source or section.source,
         "metrics": {"test": scores.pop("model"), "baselines": scores},
         "notices": list(data.notices),
     }
+
+
+def thinned(
+    fresh: Float[np.ndarray, " K"], full: Float[np.ndarray, " K"]
+) -> dict[str, list[float]]:
+    """Take the errors of streams after 1, 2, 4, ... rows, as an artefact tells them.
+
+    Args:
+        fresh: MSE after 1, 2, ..., K rows of a stream that begins there.
+        full: MSE of the same forecasts with all the history before.
+    """
+    rows = [2**power for power in range(len(fresh).bit_length())]
+    rows = [row for row in rows if np.isfinite(fresh[row - 1])]
+    alone, with_all = ([float(part[row - 1]) for row in rows] for part in (fresh, full))
+    return {"rows": rows, "mse": alone, "mse_with_all_history": with_all}
 
 
 def beaten_by(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:

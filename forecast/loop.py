@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from forecast.batch import Batches, SeriesBatch
+from forecast.batch import Batches
 from forecast.checkpoint import Checkpoint, Progress
 from forecast.device import autocast, choose_precision, memory_errors
 from forecast.errors import ForecastError, UsageError
@@ -31,7 +31,7 @@ EVALUATION_BATCH = 256
 _REPORT_SECONDS = 0.2
 
 # What every model has beside `forward`: the sum of its loss over observed targets, their number.
-Loss = Callable[[SeriesBatch], tuple[Tensor, Tensor]]
+Loss = Callable[[Any], tuple[Tensor, Tensor]]
 
 
 class Interrupted(ForecastError):  # noqa: N818 - it is no error of the run
@@ -88,8 +88,8 @@ class Fitted:
 
 def fit(
     model: nn.Module,
-    train: Batches,
-    val: Batches,
+    train: Batches[object],
+    val: Batches[object],
     section: TrainSection,
     *,
     watcher: Watcher | None = None,
@@ -202,7 +202,7 @@ def fit(
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, val: Batches) -> float:
+def validation_loss(model: nn.Module, val: Batches[object]) -> float:
     """Take the mean loss over all targets of a part, in fp32 and without dropout."""
     model.eval()
     loss_of = cast(Loss, model.loss)

@@ -40,7 +40,7 @@ def last_window(model: nn.Module, data: SeriesData, recipe: Recipe, path: Path) 
     first = origin - min(spec.lookback, _HISTORY * spec.horizon)
     last = origin + spec.horizon
     title = (
-        f"{Path(recipe.data.source).name}  ·  {recipe.model}  ·  {spec.lookback} rows in, "
+        f"{recipe.source_name}  ·  {recipe.model}  ·  {spec.lookback} rows in, "
         f"{spec.horizon} out  ·  last test window"
     )
     draw(

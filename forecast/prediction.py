@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from forecast import artefact, tracking
-from forecast.artefact import Forecaster
+from forecast import artefact, grid_prediction, tracking
+from forecast.artefact import AnyForecaster, Forecaster
 from forecast.batch import Forecast, SeriesBatch
 from forecast.data import loading, tables
 from forecast.data.calendar import calendar_features
@@ -65,8 +65,8 @@ class Predicted:
     notices: tuple[str, ...]
 
 
-def load(model: str | Path) -> Forecaster:
-    """Load a forecaster from its folder, from `runs:/...` or from `models:/name@alias`.
+def load(model: str | Path) -> AnyForecaster:
+    """Load a forecaster of any kind of data, from its folder, `runs:/...` or `models:/name@alias`.
 
     Raises:
         NotFoundError: there is no such folder, run or registered model.
@@ -75,6 +75,24 @@ def load(model: str | Path) -> Forecaster:
     text = str(model)
     folder = tracking.resolve(text) if text.startswith(_SCHEMES) else Path(text)
     return artefact.load(folder)
+
+
+def load_series(model: str | Path) -> Forecaster:
+    """Load a forecaster of series.
+
+    Raises:
+        UsageError: it forecasts another kind of data.
+        NotFoundError: as `load` does.
+        DataError: as `load` does.
+    """
+    forecaster = load(model)
+    if not isinstance(forecaster, Forecaster):
+        raise UsageError(
+            f"{model} holds {forecaster.recipe.model}, a forecaster of grids, and tables of series "
+            "are asked for here.",
+            hint="Forecast from gridded files: forecast predict MODEL FILE.nc --out forecast.nc",
+        )
+    return forecaster
 
 
 def predict(
@@ -104,7 +122,7 @@ def predict(
     Raises:
         ForecastError: the model or the table cannot be used.
     """
-    forecaster = model if isinstance(model, Forecaster) else load(model)
+    forecaster = model if isinstance(model, Forecaster) else load_series(model)
     table = read_context(forecaster, source)
     ahead = None if future is None else read_future(forecaster, future)
     predicted = predict_table(forecaster, table, device, future=ahead, level=level, method=method)
@@ -312,9 +330,11 @@ def predict_table(
     )
 
 
-def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:
-    """Forecast a frame in memory, as the model server does."""
-    return predict(forecaster, frame)
+def predict_frame(forecaster: AnyForecaster, frame: pl.DataFrame) -> pl.DataFrame:
+    """Forecast a frame in memory, as the model server does; of grids one with a row for a cell."""
+    if isinstance(forecaster, Forecaster):
+        return predict(forecaster, frame)
+    return grid_prediction.predict_frame(forecaster, frame)
 
 
 def _levels(forecaster: Forecaster, wanted: Sequence[float] | None) -> tuple[float, ...]:
@@ -372,7 +392,7 @@ def _recently_needed(
     spec = forecaster.spec
     back = spec.context or max(spec.lookback, int(np.diff(table.offsets).max()))
     recent = loading.continued(table, back + count, known)
-    rows = loading.resident(recent, scaler, covariates, forecaster.recipe.data.marks).to(device)
+    rows = loading.resident(recent, scaler, covariates, forecaster.recipe.table.marks).to(device)
     ends = recent.offsets[1:] - spec.horizon
     origins = [
         np.arange(max(end - count, start + spec.lookback), end)
@@ -487,7 +507,7 @@ def _calendar(forecaster: Forecaster, times: np.ndarray) -> Tensor | None:
         times.reshape(-1),
         forecaster.spec.frequency,
         timezone=forecaster.layout.timezone,
-        marks=forecaster.recipe.data.marks,
+        marks=forecaster.recipe.table.marks,
     )
     if not features.shape[1]:
         return None

@@ -7,6 +7,7 @@ the model's own defaults and the defaults below. An unknown key is refused with 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import tomllib
@@ -20,10 +21,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from forecast.data import DATASETS
+from forecast.data import DATASETS, kind_of
+from forecast.data.grid_section import GridSection
 from forecast.data.tables import TableOptions
 from forecast.errors import NotFoundError, UsageError, nearest
-from forecast.models import MODELS, model_info
+from forecast.models import DEFAULTS, MODELS, model_info
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -126,12 +128,33 @@ class Recipe:
         model_config: the model's config, an instance of its own config class.
     """
 
-    data: DataSection
+    data: DataSection | GridSection
     window: WindowSection
     model: str
     model_config: Any
     train: TrainSection
     tracking: TrackingSection
+
+    @property
+    def source_name(self) -> str:
+        """Call the data by a short name: that of the data set, file, folder or first of several."""
+        source = self.data.source
+        first = source if isinstance(source, str) else source[0]
+        # Of a pattern, the folder it lies in.
+        path = Path(first)
+        return path.parent.name if "*" in path.name and path.parent.name else path.name
+
+    @property
+    def table(self) -> DataSection:
+        """Give the data section of a recipe of series."""
+        assert isinstance(self.data, DataSection)
+        return self.data
+
+    @property
+    def grid(self) -> GridSection:
+        """Give the data section of a recipe of grids."""
+        assert isinstance(self.data, GridSection)
+        return self.data
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Lay the recipe out as sections of plain values, as a TOML file holds them."""
@@ -165,12 +188,10 @@ class Recipe:
         return dataclasses.replace(self, **{section: changed})
 
 
-_SECTIONS: dict[str, type[Any]] = {
-    "data": DataSection,
-    "window": WindowSection,
-    "train": TrainSection,
-    "tracking": TrackingSection,
-}
+_SECTIONS = ("data", "window", "model", "train", "tracking")
+# The data section of each kind of data, and what people call the kind.
+_DATA: dict[str, type[Any]] = {"series": DataSection, "grid": GridSection}
+_CALLED = {"series": "tables of series", "grid": "grids"}
 
 
 def from_dict(sections: Mapping[str, Any]) -> Recipe:
@@ -181,23 +202,22 @@ def from_dict(sections: Mapping[str, Any]) -> Recipe:
         NotFoundError: an unknown model.
     """
     for name in sections:
-        if name != "model" and name not in _SECTIONS:
-            raise UsageError(
-                f"A recipe has no section [{name}].", hint=nearest(name, [*_SECTIONS, "model"])
-            )
+        if name not in _SECTIONS:
+            raise UsageError(f"A recipe has no section [{name}].", hint=nearest(name, _SECTIONS))
         if not isinstance(sections[name], Mapping):
             raise UsageError(
                 f"{name} = {sections[name]!r} stands outside of a section.",
                 hint="Put it under [data], [window], [model], [train] or [tracking].",
             )
     chosen = dict(sections.get("model", {}))
-    name = chosen.pop("name", "itransformer")
+    name = chosen.pop("name", DEFAULTS["series"])
     if not isinstance(name, str):
         raise UsageError(f"model.name = {name!r} is not text.", hint="Write the name in quotes.")
-    _, config = model_info(name).load()
-    train = {**MODELS[name].train, **sections.get("train", {})}
+    info = model_info(name)
+    _, config = info.load()
+    train = {**info.train, **sections.get("train", {})}
     return Recipe(
-        data=_section("data", DataSection, sections.get("data", {})),
+        data=_section("data", _DATA[info.kind], sections.get("data", {})),
         window=_section("window", WindowSection, sections.get("window", {})),
         model=name,
         model_config=_section("model", config, chosen),
@@ -245,6 +265,7 @@ def load(
         if values:
             sections[section] = {**sections.get(section, {}), **values}
     _move_dataset_defaults_below(sections)
+    _settle_kind(sections)
     return from_dict(sections)
 
 
@@ -269,13 +290,13 @@ def _sections_of(target: str, flags: Mapping[str, Mapping[str, Any]]) -> dict[st
         return _read(folder / f"{target}.toml")
     if target in DATASETS:
         # The published row for this data set, model and horizon, when there is a recipe of it.
-        model = flags.get("model", {}).get("name", "itransformer")
+        model = flags.get("model", {}).get("name", DEFAULTS[DATASETS[target].kind])
         horizon = flags.get("window", {}).get("horizon", DATASETS[target].horizon)
         row = folder / f"{model}-{target}-{horizon}.toml" if folder else None
         if row and row.is_file():
             return _read(row)
         return {"data": {"source": target}}
-    if not Path(target).exists() and not Path(target).suffix:
+    if not (Path(target).exists() or Path(target).suffix or glob.has_magic(target)):
         raise NotFoundError(
             f"{target!r} is neither a file, nor a data set, nor a recipe.",
             hint=nearest(target, [*DATASETS, *recipe_names()]),
@@ -291,25 +312,56 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}.", hint="Mend that line.") from error
     data = sections.get("data")
     source = data.get("source") if isinstance(data, dict) else None
-    if isinstance(source, str) and source not in DATASETS:
-        # A path in a recipe is meant from where the recipe lies, wherever one stands.
-        beside = path.parent / source
-        if beside.exists():
-            sections["data"]["source"] = str(beside)
+    if isinstance(source, str):
+        sections["data"]["source"] = _from_recipe(path.parent, source)
+    if isinstance(source, list):
+        sections["data"]["source"] = [
+            _from_recipe(path.parent, one) if isinstance(one, str) else one
+            for one in typing.cast(list[object], source)
+        ]
     return sections
+
+
+def _from_recipe(folder: Path, source: str) -> str:
+    """Take a path in a recipe from where the recipe lies, wherever one stands."""
+    if source in DATASETS:
+        return source
+    beside = folder / source
+    there = glob.glob(str(beside)) if glob.has_magic(source) else beside.exists()
+    return str(beside) if there else source
 
 
 def _move_dataset_defaults_below(sections: dict[str, Any]) -> None:
     """Let the published protocol of a known data set fill in what the recipe leaves open."""
     data = sections.get("data")
-    if not isinstance(data, Mapping) or data.get("source") not in DATASETS:
+    source = data.get("source") if isinstance(data, Mapping) else None
+    known = DATASETS.get(source) if isinstance(source, str) else None
+    if data is None or known is None:
         return
-    known = DATASETS[data["source"]]
-    split = (known.split.train, known.split.val, known.split.test)
-    defaults = {"season": known.season, "frequency": known.frequency, "split": split}
+    defaults: dict[str, Any] = {}
+    if known.kind == "series":
+        split = (known.split.train, known.split.val, known.split.test)
+        defaults = {"season": known.season, "frequency": known.frequency, "split": split}
     sections["data"] = {**defaults, **known.options, **data}
     window = {"lookback": known.lookback, "horizon": known.horizon}
     sections["window"] = {**window, **sections.get("window", {})}
+
+
+def _settle_kind(sections: dict[str, Any]) -> None:
+    """Take a model of the kind of data at hand, and refuse one of another kind."""
+    data, chosen = sections.get("data"), sections.get("model", {})
+    source = data.get("source") if isinstance(data, Mapping) else None
+    if not source or not isinstance(source, str | list) or not isinstance(chosen, Mapping):
+        return
+    kind = kind_of(typing.cast("str | list[str]", source))
+    name = chosen.get("name", DEFAULTS[kind])
+    sections["model"] = {**chosen, "name": name}
+    if isinstance(name, str) and (info := model_info(name)).kind != kind:
+        fitting = [one for one in MODELS if MODELS[one].kind == kind]
+        raise UsageError(
+            f"{name} forecasts {_CALLED[info.kind]}, and {source} holds {_CALLED[kind]}.",
+            hint=f"For {_CALLED[kind]} there are {', '.join(fitting)}: --model {fitting[0]}",
+        )
 
 
 def _given(**values: Any) -> dict[str, Any]:

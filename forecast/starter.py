@@ -7,6 +7,7 @@ import os
 from dataclasses import fields
 
 from forecast.data.calendar import season_length
+from forecast.data.grid_reading import Grid
 from forecast.data.tables import Table
 from forecast.recipe import Recipe, TrainSection
 
@@ -21,7 +22,7 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
     Returns:
         TOML text that `recipe.load` reads back.
     """
-    season = recipe.data.season or season_length(table.frequency)
+    season = recipe.table.season or season_length(table.frequency)
     horizon = recipe.window.horizon or season
     lookback = recipe.window.lookback or 4 * season
     series = len(table.ids)
@@ -34,7 +35,7 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
         "",
         "[data]",
         # A recipe's paths are meant from where the recipe lies; this one is right from anywhere.
-        f"source = {_text(os.path.abspath(recipe.data.source))}",
+        f"source = {_text(os.path.abspath(recipe.table.source))}",
         f"time = {_text(layout.time)}",
         f"target = {json.dumps(list(layout.values), ensure_ascii=False)}",
     ]
@@ -50,7 +51,7 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
     ]
     stated = ("date_format", "timezone", "fill")
     for name in stated:
-        value = getattr(recipe.data, name)
+        value = getattr(recipe.table, name)
         if value not in (None, "none"):
             lines.append(f"{name} = {_text(value)}")
     lines += [
@@ -58,10 +59,58 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
         f"season = {season}              # rows in one season",
         "split = [0.7, 0.1, 0.2]  # train, validation, test, in time order; rows or fractions",
         '# fill = "linear"         # missing cells: none (masked), hold, linear, refuse',
+        *_rest(recipe, lookback, horizon, "rows"),
+    ]
+    return "\n".join(lines)
+
+
+def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
+    """Write a recipe with what was found in gridded files, and what one may want to change.
+
+    Args:
+        recipe: what was asked for.
+        grid: the files' headers, read.
+
+    Returns:
+        TOML text that `recipe.load` reads back.
+    """
+    header, clock, count = grid.header, grid.clock, len(grid.times)
+    rows, columns = header.mesh.shape
+    when = f", one every {clock.frequency}, {grid.times[0]} to {grid.times[-1]}"
+    found = [f"{one.name} [{one.units}]" if one.units else one.name for one in header.channels]
+    source = recipe.grid.source
+    paths = [os.path.abspath(one) for one in ([source] if isinstance(source, str) else source)]
+    variables = list(dict.fromkeys(one.variable for one in header.channels))
+    lookback = recipe.window.lookback or 12
+    lines = [
+        f"# {count:,} frames of {rows} x {columns} cells{when if clock.dated else ''}.",
+        f"# Fields: {', '.join(found)}.",
+        "# Any line that starts with a # may be switched on; see `forecast train --help`.",
+        "",
+        "[data]",
+        f"source = {json.dumps(paths[0] if len(paths) == 1 else paths, ensure_ascii=False)}",
+    ]
+    if header.format in ("netcdf", "zarr"):
+        lines.append(f"variables = {json.dumps(variables, ensure_ascii=False)}")
+    lines += [
+        "# latitude = [50.0, 58.0]  # a region; longitude likewise, or rows and columns by number",
+        "split = [0.7, 0.1, 0.2]    # train, validation, test, in time order; or two dates",
+        '# scaling = "cell"         # by the mean of each cell; standard: of each field',
+        '# gaps = "split"           # missing frames: refuse, or let windows end there',
+        '# references = ["day"]     # simple forecasts to bring along; else as the data support',
+        "# counts = true            # whole numbers from 0 on, scaled by the largest",
+        *_rest(recipe, lookback, recipe.window.horizon or lookback, "frames"),
+    ]
+    return "\n".join(lines)
+
+
+def _rest(recipe: Recipe, lookback: int, horizon: int, what: str) -> list[str]:
+    """Write the sections that all kinds of data have."""
+    lines = [
         "",
         "[window]",
-        f"lookback = {lookback}           # past rows the model sees",
-        f"horizon = {horizon}            # rows to forecast",
+        f"lookback = {lookback}           # past {what} the model sees",
+        f"horizon = {horizon}            # {what} to forecast",
         "",
         "[model]",
         f"name = {_text(recipe.model)}     # others: forecast models list",
@@ -77,7 +126,8 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
     lines += [f"{name} = {json.dumps(getattr(recipe.train, name))}" for name in shown]
     others = [field.name for field in fields(TrainSection) if field.name not in shown]
     lines += [f"# {name} = {json.dumps(getattr(recipe.train, name))}" for name in others]
-    lines += [
+    return [
+        *lines,
         "",
         "[tracking]",
         'experiment = "forecast"',
@@ -85,7 +135,6 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
         '# alias = "champion"',
         "",
     ]
-    return "\n".join(lines)
 
 
 def _time(table: Table, place: int) -> str:

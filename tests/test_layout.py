@@ -24,8 +24,8 @@ LEVELS = [
     {"artefact", "checkpoint", "starter"},
     {"tracking"},
     {"loop", "pictures", "runs"},
-    {"evaluation", "prediction"},
-    {"bulk", "streaming"},
+    {"evaluation", "prediction", "grid_prediction"},
+    {"bulk", "streaming", "tasks"},
     {"training"},
     {"cli", "__main__"},
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ from forecast.cli.options import (
     Time,
     Timezone,
 )
+
+if TYPE_CHECKING:
+    from forecast.batch import GridSpec, Spec
+    from forecast.recipe import Recipe
 
 
 def baselines(
@@ -46,8 +50,7 @@ def baselines(
 
     Example: forecast baselines etth1 exchange --horizon 96
     """
-    from forecast import evaluation, recipe
-    from forecast.data import loading
+    from forecast import recipe
     from forecast.device import Stopwatch, set_threads
 
     watch = Stopwatch()
@@ -66,29 +69,19 @@ def baselines(
             source, lookback=lookback, horizon=horizon, settings=settings or (), data=reading
         )
         set_threads(resolved.train.threads)
-        section = resolved.data
-        table = loading.read(section.source, section)
-        prepared = loading.load(
-            table,
-            split=section.split,
-            lookback=resolved.window.lookback,
-            horizon=resolved.window.horizon,
-            season=section.season,
-            marks="none",
-        )
-        for text in prepared.notices:
+        scores, spec, notices = _scored(resolved)
+        for text in notices:
             console.notice(f"{source}: {text}")
-        scores = evaluation.score_all(evaluation.fit_baselines(prepared), prepared)
         found[source] = {
-            "lookback": prepared.spec.lookback,
-            "horizon": prepared.spec.horizon,
-            "season": prepared.spec.season,
+            "lookback": spec.lookback,
+            "horizon": spec.horizon,
+            "season": spec.season,
             "metrics": scores,
         }
         rows += [
             (
                 source,
-                f"{prepared.spec.lookback} -> {prepared.spec.horizon}",
+                f"{spec.lookback} -> {spec.horizon}",
                 name,
                 console.figure(figures["mse"]),
                 console.figure(figures["mae"]),
@@ -99,3 +92,28 @@ def baselines(
         console.document({"data": found} | watch.read())
         return
     console.table(("data", "rows", "baseline", "MSE", "MAE"), rows, right=(1, 3, 4))
+
+
+def _scored(
+    resolved: Recipe,
+) -> tuple[dict[str, dict[str, Any]], Spec | GridSpec, tuple[str, ...]]:
+    """Score the baselines of one recipe; give the shape of its task and notices too."""
+    from forecast import evaluation
+    from forecast.data import grids, loading
+    from forecast.data.grid_section import GridSection
+    from forecast.tasks.grids import score
+
+    section, window = resolved.data, resolved.window
+    if isinstance(section, GridSection):
+        data = grids.load(section, lookback=window.lookback, horizon=window.horizon)
+        return score(None, data, "test"), data.spec, data.notices
+    prepared = loading.load(
+        loading.read(section.source, section),
+        split=section.split,
+        lookback=window.lookback,
+        horizon=window.horizon,
+        season=section.season,
+        marks="none",
+    )
+    scores = evaluation.score_all(evaluation.fit_baselines(prepared), prepared)
+    return scores, prepared.spec, prepared.notices

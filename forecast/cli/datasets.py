@@ -18,6 +18,7 @@ from forecast.errors import DataError, NotFoundError
 if TYPE_CHECKING:
     from forecast.data.files import KnownFile, Progress
     from forecast.data.known import Dataset
+    from forecast.data.known_grids import GridDataset
 
 app = typer.Typer(help="List, show, fetch and verify the known data sets.", no_args_is_help=True)
 
@@ -52,7 +53,7 @@ def list_datasets(as_json: AsJson = False) -> None:
                 str(len(known.variates)),
                 known.frequency,
                 f"{sum(file.size for file in known.files):,}",
-                "here" if all(_location(file) for file in known.files) else "absent",
+                "here" if _is_here(known) else "absent",
                 known.title,
             )
             for known in DATASETS.values()
@@ -68,23 +69,32 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     Example: forecast datasets show etth1
     """
-    from forecast.data import dataset
+    from forecast.data import dataset, files
 
     known = dataset(name)
     if as_json:
         console.document(_facts(known))
         return
-    train_end, val_end, test_end = known.split.borders(known.rows)
+    what, every = ("frames", "fields") if known.kind == "grid" else ("rows", "variates")
     lines = [
-        ("rows", f"{known.rows:,}, one every {known.frequency}"),
-        ("variates", ", ".join(known.variates)),
+        (what, f"{known.rows:,}" + (f", one every {known.frequency}" if known.frequency else "")),
+        (every, ", ".join(known.variates)),
         ("target", known.target),
-        ("season", f"{known.season} rows"),
-        ("train", f"rows 0 to {train_end:,}"),
-        ("validation", f"rows {train_end:,} to {val_end:,}"),
-        ("test", f"rows {val_end:,} to {test_end:,}"),
-        ("read with", ", ".join(f"{key}={value}" for key, value in known.options.items())),
+        ("season", f"{known.season} {what}"),
     ]
+    if known.kind == "series":
+        train_end, val_end, test_end = known.split.borders(known.rows)
+        lines += [
+            ("train", f"rows 0 to {train_end:,}"),
+            ("validation", f"rows {train_end:,} to {val_end:,}"),
+            ("test", f"rows {val_end:,} to {test_end:,}"),
+        ]
+    read = ", ".join(f"{key}={value}" for key, value in known.options.items())
+    lines.append(("read with", read))
+    if known.kind == "grid" and not known.files:
+        root = files.data_root()
+        lines += [("looked for", str(root / pattern)) for pattern in known.patterns]
+        lines.append(("lies at", "here" if _is_here(known) else known.missing))
     for file in known.files:
         lines += [
             ("file", f"{file.path}, {file.size:,} bytes"),
@@ -118,6 +128,10 @@ def fetch(
     from forecast.data import dataset, files
 
     for known in [dataset(name) for name in names]:
+        if known.kind == "grid" and not known.files:
+            # Says where they come from, if they are not there.
+            for path in known.paths():
+                console.answer(str(path))
         for file in known.files:
             with _progress(file) as progress:
                 path = files.fetch(file, mirror=mirror, root=to, progress=progress)
@@ -185,10 +199,22 @@ def _location(file: KnownFile) -> str | None:
     return None if path is None else str(path)
 
 
-def _facts(known: Dataset) -> dict[str, Any]:
+def _is_here(known: Dataset | GridDataset) -> bool:
+    if known.kind == "grid" and not known.files:
+        try:
+            return bool(known.paths())
+        except NotFoundError:
+            return False
+    return all(_location(file) for file in known.files)
+
+
+def _facts(known: Dataset | GridDataset) -> dict[str, Any]:
     """Return a data set as one JSON object."""
     facts = dataclasses.asdict(known)
-    facts["split"]["borders"] = known.split.borders(known.rows)
+    if known.kind == "series":
+        facts["split"]["borders"] = known.split.borders(known.rows)
+    else:
+        facts["here"] = _is_here(known)
     for file, stated in zip(known.files, facts["files"], strict=True):
         stated["location"] = _location(file)
     return facts

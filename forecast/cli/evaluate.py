@@ -37,14 +37,14 @@ def evaluate(
 
       forecast evaluate ./artefact new.csv --json
     """
-    from forecast import evaluation, prediction
+    from forecast import evaluation, prediction, tasks
     from forecast.cli import scores
     from forecast.device import Stopwatch, set_threads
 
     watch = Stopwatch()
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
-    result = evaluation.evaluate(forecaster, data, device)
+    result = tasks.evaluate(forecaster, data, device)
     for text in result.pop("notices"):
         console.notice(text)
     metrics = result["metrics"]
@@ -58,4 +58,5 @@ def evaluate(
         )
         return
     scores.show(forecaster.recipe.model, metrics["test"], metrics["baselines"])
+    scores.show_grids(metrics["test"], result["protocol"])
     scores.verdict(forecaster.recipe.model, beaten_by)

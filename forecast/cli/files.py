@@ -25,8 +25,9 @@ def expand(inputs: Sequence[str]) -> list[str]:
 
     found: list[str] = []
     for text in inputs:
-        if text in DATASETS:
-            found.append(str(locate(DATASETS[text].files[0])))
+        known = DATASETS.get(text)
+        if known and known.kind == "series":
+            found.append(str(locate(known.files[0])))
             continue
         if text == STDIN or "://" in text or Path(text).exists() or not glob.has_magic(text):
             found.append(text)

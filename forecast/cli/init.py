@@ -15,7 +15,9 @@ def init(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="The CSV or Parquet file to forecast.", show_default=False
+            metavar="FILE",
+            help="The CSV or Parquet file to forecast, or gridded files.",
+            show_default=False,
         ),
     ],
     out: Annotated[
@@ -23,8 +25,8 @@ def init(
         typer.Option("--out", "-o", metavar="RECIPE", help="By default FILE's name with .toml."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Model.", autocompletion=options.model_names)
-    ] = "itransformer",
+        str | None, typer.Option(help="Model.", autocompletion=options.model_names)
+    ] = None,
     lookback: Lookback = None,
     horizon: Horizon = None,
     column: Target = None,
@@ -39,10 +41,10 @@ def init(
 
     Example: forecast init sales.csv --horizon 28
     """
-    from forecast import atomic, recipe
-    from forecast.data import loading
+    from forecast import atomic, recipe, starter
+    from forecast.data import grid_reading, grids, loading
+    from forecast.data.grid_section import GridSection
     from forecast.errors import UsageError
-    from forecast.starter import write_recipe
 
     stem = Path(file).name.partition(".")[0] or "recipe"
     place = out or Path(f"{stem}.toml")
@@ -64,8 +66,13 @@ def init(
             fill=fill,
         ),
     )
-    table = loading.read(resolved.data.source, resolved.data)
-    for text in table.notices:
-        console.notice(text)
-    atomic.write_bytes(place, write_recipe(resolved, table).encode())
+    if isinstance(resolved.data, GridSection):
+        grid = grid_reading.read(grids.located(resolved.data.source), resolved.data)
+        notices, text = grid.notices, starter.write_grid_recipe(resolved, grid)
+    else:
+        table = loading.read(resolved.data.source, resolved.data)
+        notices, text = table.notices, starter.write_recipe(resolved, table)
+    for notice in notices:
+        console.notice(notice)
+    atomic.write_bytes(place, text.encode())
     console.answer(f"{place} written. Train with:\n\n  forecast train {place}")

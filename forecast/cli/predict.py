@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forecast.cli import console
 from forecast.cli.options import AsJson, DateFormat, Device, Fill, Level, Timezone
+
+if TYPE_CHECKING:
+    from forecast.artefact import GridForecaster
 
 
 def predict(
@@ -25,7 +28,7 @@ def predict(
             metavar="FILE...",
             help="CSV or Parquet with the history: files, patterns such as 'in/*.csv', a known "
             "data set, a folder or an address (s3://...) of one long table, or - for standard "
-            "input.",
+            "input; of grids NetCDF, Zarr, HDF5, npz.",
             show_default=False,
         ),
     ],
@@ -35,8 +38,8 @@ def predict(
             "--out",
             "-o",
             metavar="PATH",
-            help="File to write (.csv, .csv.gz, .parquet), or a folder for several inputs; CSV on "
-            "standard output by default.",
+            help="File to write (.csv, .csv.gz, .parquet; .nc, .zarr), or a folder for several "
+            "inputs; CSV on standard output by default.",
         ),
     ] = None,
     date_format: DateFormat = None,
@@ -86,6 +89,9 @@ def predict(
     long tables: memory does not grow with the rows. Series that cannot be forecast are named in
     failed.csv; intervals are those of --intervals split.
 
+    Of grids, all inputs together are one grid if --out is a file; the forecast is written as NetCDF
+    or Zarr with CF coordinates and lead_time.
+
     Examples:
 
       forecast predict models:/metro-traffic@champion new.csv --out forecast.csv
@@ -93,8 +99,11 @@ def predict(
       forecast predict ./artefact new.csv --level 90 --level 50 --out forecast.csv
 
       cat new.csv | forecast predict ./artefact - > forecast.csv
+
+      forecast predict ./artefact 't2m/*.nc' --out forecast.nc
     """
     from forecast import bulk, prediction
+    from forecast.artefact import GridForecaster
     from forecast.cli import files, options
     from forecast.data import tables
     from forecast.device import set_threads
@@ -105,9 +114,23 @@ def predict(
         raise UsageError(
             f"Intervals cannot be calibrated by {intervals!r}.", hint=nearest(intervals, METHODS)
         )
-    sources = files.expand(inputs)
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
+    if isinstance(forecaster, GridForecaster):
+        refused = {
+            "--date-format": date_format,
+            "--timezone": timezone,
+            "--fill": fill,
+            "--future": future,
+            "--level": level,
+            "--resume": resume or None,
+            "--safe-ids": safe_ids or None,
+        }
+        if given := [name for name, value in refused.items() if value is not None]:
+            raise UsageError(f"{given[0]} is for tables, and this model forecasts grids.")
+        _predict_grids(forecaster, model, inputs, out, device, as_json)
+        return
+    sources = files.expand(inputs)
     reading = options.reading(date_format=date_format, timezone=timezone, fill=fill)
     if bulk.is_called_for(forecaster.layout, sources, resume=resume):
         if future is not None:
@@ -177,3 +200,53 @@ def predict(
             f"{', '.join(skipped[:5])}.",
             hint="Everything else was written.",
         )
+
+
+def _predict_grids(
+    forecaster: GridForecaster,
+    model: str,
+    inputs: list[str],
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    from forecast import grid_prediction
+    from forecast.cli import files
+    from forecast.data import grid_output
+    from forecast.errors import UsageError
+
+    if out is None:
+        raise UsageError(
+            "A forecast of grids does not go to standard output.",
+            hint="Name a file: --out forecast.nc, or .zarr",
+        )
+    if out.suffix:
+        # Several files are the years or the variables of one grid.
+        jobs = [(inputs, out)]
+        files.destinations(inputs[:1], out, as_json)
+        grid = forecaster.grid
+        grid_output.check_target(out, slots=grid["format"] == "slots" and grid["dated"])
+    else:
+        names = [str(Path(text).with_suffix(".nc").name) for text in inputs]
+        places = files.destinations(names, Path(f"{out}/"), as_json)
+        jobs = [([text], place) for text, place in zip(inputs, places, strict=True) if place]
+    written: list[dict[str, Any]] = []
+    for sources, place in jobs:
+        predicted = grid_prediction.predict(forecaster, sources, device)
+        for text in predicted.context.notices:
+            console.notice(f"{', '.join(sources)}: {text}")
+        predicted.write(place)
+        frames, fields, rows, columns = predicted.values.shape
+        written.append(
+            {
+                "input": sources[0] if len(sources) == 1 else sources,
+                "output": str(place),
+                "frames": frames,
+                "fields": fields,
+                "cells": [rows, columns],
+            }
+        )
+        if not as_json:
+            console.notice(f"{frames:,} frames of {rows} x {columns} cells written to {place}")
+    if as_json:
+        console.document({"model": model, "written": written})

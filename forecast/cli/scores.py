@@ -7,20 +7,25 @@ from typing import Any
 
 from forecast.cli import console
 
+_MOST_NAMED = 3
+
 
 def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the model's figures and the baselines', on standardised values and in units."""
+    # Counts scaled to [0, 1] have errors that four decimals do not show.
+    figure = _unit if "openstl" in own else console.figure
+    scaled = "scaled" if "openstl" in own else "standardised"
     console.answer(
         f"Test part: {own['windows']:,} windows, {own['values']:,} values. MSE and MAE are on "
-        "standardised values,\nthe columns after them are MAE in units of the data.\n"
+        f"{scaled} values,\nthe columns after them are MAE in units of the data.\n"
     )
     columns = list(own["units"])[-4:]
     header = ("model", "MSE", "MAE", *columns)
     rows = [
         (
             label,
-            console.figure(figures["mse"]),
-            console.figure(figures["mae"]),
+            figure(figures["mse"]),
+            figure(figures["mae"]),
             *(_unit(figures["units"][column]["mae"]) for column in columns),
         )
         for label, figures in {
@@ -39,12 +44,32 @@ def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
         )
 
 
+def show_grids(own: Mapping[str, Any], protocol: str) -> None:
+    """Print, below the table, what published tables of grids hold; nothing of other data."""
+    if "openstl" not in own:
+        return
+    words = {"mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR"}
+    sums = [f"{words[key]} {own['openstl'][key]:.4g}" for key in words if key in own["openstl"]]
+    lines = [f"protocol {protocol}; summed over each frame, as OpenSTL has it: {', '.join(sums)}"]
+    for column, figures in own.get("area", {}).items():
+        parts = [
+            f"{label} {figures[key]:.4g}"
+            for key, label in (("rmse", "RMSE"), ("mae", "MAE"), ("bias", "bias"), ("acc", "ACC"))
+            if figures.get(key) is not None
+        ]
+        lines.append(f"{column}{', by area' if 'rmse' in figures else ''}: {', '.join(parts)}")
+    console.answer("\n" + "\n".join(lines))
+
+
 def verdict(name: str, beaten_by: Sequence[str]) -> None:
     """Say so when baselines beat the model."""
     if beaten_by:
+        better = " and ".join(beaten_by[:_MOST_NAMED])
+        if (more := len(beaten_by) - _MOST_NAMED) > 0:
+            better += f" and {more} more"
         console.answer(
-            f"\n{name} loses to {' and '.join(beaten_by)} on these data: the baseline is the "
-            "better forecast, and the cheaper one."
+            f"\n{name} loses to {better} on these data: the baseline is the better forecast, and "
+            "the cheaper one."
         )
 
 

@@ -66,7 +66,7 @@ def stream(
     from forecast.device import set_threads
     from forecast.streaming import Streamer, pump
 
-    forecaster = prediction.load(model)
+    forecaster = prediction.load_series(model)
     set_threads(forecaster.recipe.train.threads)
     streamer = Streamer(forecaster, every=every, horizon=horizon, gap=gap, device=device)
     if state and state.exists():

@@ -29,7 +29,8 @@ def train(
         str,
         typer.Argument(
             metavar="RECIPE|DATASET|FILE",
-            help="A recipe (file or name), a known data set, or a CSV or Parquet file.",
+            help="A recipe (file or name), a known data set, a CSV or Parquet file, or a file, "
+            "folder or pattern of grids: NetCDF, Zarr, HDF5, npz.",
             autocompletion=options.sources,
             show_default=False,
         ),
@@ -88,6 +89,8 @@ def train(
       forecast train etth1 --model itransformer --horizon 96 --register etth1 --alias champion
 
       forecast train sales.csv --target sales --set train.epochs=3
+
+      forecast train uk-t2m --horizon 12
     """
     from forecast import recipe, training
     from forecast.cli.progress import Progress
@@ -136,6 +139,7 @@ def report(trained: object) -> None:
 
     assert isinstance(trained, Trained)
     scores.show(trained.recipe.model, trained.metrics["test"], trained.metrics["baselines"])
+    scores.show_grids(trained.metrics["test"], trained.metrics["protocol"])
     scores.verdict(trained.recipe.model, trained.beaten_by)
     cost = trained.cost
     lines = [

@@ -6,9 +6,15 @@ only list or fetch start at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from forecast.data import taxibj, weatherbench
 from forecast.data.ett import ETTH1, ETTH2, ETTM1, ETTM2
 from forecast.data.files import KnownFile
 from forecast.data.known import Dataset, Split
+from forecast.data.known_grids import GRID_SUFFIXES, GridDataset
 from forecast.errors import NotFoundError, nearest
 
 EXCHANGE = Dataset(
@@ -81,17 +87,18 @@ METRO_TRAFFIC = Dataset(
     source="https://archive.ics.uci.edu/dataset/492/metro+interstate+traffic+volume",
 )
 
-DATASETS: dict[str, Dataset] = {
+DATASETS: dict[str, Dataset | GridDataset] = {
     "etth1": ETTH1,
     "etth2": ETTH2,
     "ettm1": ETTM1,
     "ettm2": ETTM2,
     "exchange": EXCHANGE,
     "metro-traffic": METRO_TRAFFIC,
+    **{known.name: known for known in (*taxibj.SETS, *weatherbench.SETS)},
 }
 
 
-def dataset(name: str) -> Dataset:
+def dataset(name: str) -> Dataset | GridDataset:
     """Return the known data set of that name, in any case.
 
     Raises:
@@ -103,3 +110,22 @@ def dataset(name: str) -> Dataset:
         raise NotFoundError(
             f"No data set is called {name!r}.", hint=nearest(name, DATASETS)
         ) from None
+
+
+def kind_of(source: str | Sequence[str]) -> Literal["series", "grid"]:
+    """Tell the kind of data that a name or a path stands for, without opening anything.
+
+    Args:
+        source: the name of a known data set, a file, a folder or a pattern; or several.
+    """
+    if not isinstance(source, str):
+        return "grid"
+    if source in DATASETS:
+        return DATASETS[source].kind
+    path = Path(source)
+    if path.suffix == ".zip":
+        # A zipped table, or a whole Zarr store in one file.
+        return "grid" if path.stem.endswith(".zarr") else "series"
+    if path.is_dir() and path.suffix != ".zarr":
+        return "grid" if any(one.suffix in GRID_SUFFIXES for one in path.iterdir()) else "series"
+    return "grid" if path.suffix in GRID_SUFFIXES else "series"

@@ -5,7 +5,7 @@ Letters: N frames, C channels, Y X rows and columns, L lookback, H horizon.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from torch import Tensor
 from forecast.batch import GridBatch, GridSpec
 from forecast.data.grid_files import Channel, Header
 from forecast.data.grid_reading import Grid, places, read
+from forecast.data.grid_section import GridSection
 from forecast.data.grid_times import Clock
 from forecast.data.grid_windows import GridScaler, GridWindows
-from forecast.data.grids import GridData, GridSection, build
+from forecast.data.grids import GridData, build, located
 from forecast.data.weatherbench import other_name
 from forecast.errors import DataError
 
@@ -55,12 +56,12 @@ def whole(
     description: Mapping[str, Any],
     arrays: Mapping[str, Tensor],
     spec: GridSpec,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     device: torch.device | str = "cpu",
 ) -> GridData:
     """Make every frame of a file after the first lookback one to score, for a trained model."""
     section = _section(description, source)
-    grid = _fitting(read(section.source, section), description, str(source))
+    grid = fitting(read(located(section.source), section), description, str(source))
     count = len(grid.times)
     data = build(
         grid, section, spec.lookback, spec.horizon, (0, 0, count), spec.references, device, arrays
@@ -78,7 +79,7 @@ def read_context(
     description: Mapping[str, Any],
     arrays: Mapping[str, Tensor],
     spec: GridSpec,
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     device: torch.device | str = "cpu",
 ) -> GridContext:
     """Read the last frames of a file, as a trained model needs them.
@@ -88,12 +89,14 @@ def read_context(
             frames are there.
     """
     section = _section(description, source)
-    grid = _fitting(read(section.source, section), description, str(source))
+    grid = fitting(read(located(section.source), section), description, str(source))
     wanted = spec.context or spec.lookback
     if grid.clock.dated and len(grid.times) > wanted:
         # Read again from where the context starts, so that only that is held.
         start = str(grid.times[-wanted])
-        grid = _fitting(read(section.source, replace(section, first=start)), description, "")
+        grid = fitting(
+            read(located(section.source), replace(section, first=start)), description, ""
+        )
     count = len(grid.times)
     if count < spec.lookback or grid.runs[-1] > count - spec.lookback:
         raise DataError(
@@ -122,7 +125,9 @@ def read_context(
     )
 
 
-def _section(description: Mapping[str, Any], source: str | Path) -> GridSection:
+def _section(
+    description: Mapping[str, Any], source: str | Path | Sequence[str | Path]
+) -> GridSection:
     options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in description["options"].items()
@@ -130,10 +135,11 @@ def _section(description: Mapping[str, Any], source: str | Path) -> GridSection:
     # Variables by name, so that other fields of the file do no harm.
     if description["format"] in ("netcdf", "zarr"):
         options["variables"] = tuple(dict.fromkeys(c["variable"] for c in description["channels"]))
-    return GridSection(source=str(source), scaling=description["scaling"], **options)
+    named = str(source) if isinstance(source, str | Path) else tuple(map(str, source))
+    return GridSection(source=named, scaling=description["scaling"], **options)
 
 
-def _fitting(grid: Grid, description: Mapping[str, Any], file: str) -> Grid:
+def fitting(grid: Grid, description: Mapping[str, Any], file: str) -> Grid:
     """Refuse a grid that a model trained on another cannot read.
 
     Raises:

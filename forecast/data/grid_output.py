@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,9 @@ from forecast import atomic
 from forecast.data.grid_files import Channel, Header
 from forecast.errors import UsageError
 
+if TYPE_CHECKING:
+    import xarray
+
 _SUFFIXES = (".nc", ".zarr", ".h5")
 _GEOGRAPHIC = {
     "y": {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
@@ -25,8 +28,12 @@ _GEOGRAPHIC = {
 }
 
 
-def check_target(path: Path, header: Header) -> None:
+def check_target(path: Path, *, slots: bool) -> None:
     """Refuse a place that forecasts cannot be written to, before anything is computed.
+
+    Args:
+        path: the place.
+        slots: the data are counts with a day and the number of a slot.
 
     Raises:
         UsageError: the suffix is none of .nc, .zarr and .h5, or does not fit the data.
@@ -36,7 +43,7 @@ def check_target(path: Path, header: Header) -> None:
             f"Forecasts of grids are written as {', '.join(_SUFFIXES)}, not {path.suffix or path}.",
             hint="Name the file forecast.nc, for example.",
         )
-    if path.suffix == ".h5" and (header.format != "slots" or header.times is None):
+    if path.suffix == ".h5" and not slots:
         raise UsageError(
             "TaxiBJ's .h5 has room for counts with slot numbers only.",
             hint="Name the file forecast.nc or forecast.zarr.",
@@ -65,21 +72,21 @@ def write_forecast(
     Raises:
         UsageError: as `check_target` does.
     """
-    check_target(path, header)
+    check_target(path, slots=header.format == "slots" and header.times is not None)
     if path.suffix == ".h5":
         _write_slots(path, values, times, header)
         return
-    dataset = _dataset(values, times, last, header, model)
-    encoding = {str(name): {"_FillValue": np.float32(np.nan)} for name in dataset.data_vars}
+    made = dataset(values, times, last, header, model)
+    encoding = {str(name): {"_FillValue": np.float32(np.nan)} for name in made.data_vars}
     if path.suffix == ".nc":
         encoding = {name: {**item, "zlib": True} for name, item in encoding.items()}
         with atomic.replacing(path) as temporary:
-            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+            made.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
         return
     # A folder takes its place in one rename; an older one is moved out of the way first.
     holder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        dataset.to_zarr(holder / "new", mode="w", consolidated=True, zarr_format=2)
+        made.to_zarr(holder / "new", mode="w", consolidated=True, zarr_format=2)
         if path.exists():
             path.rename(holder / "old")
         (holder / "new").rename(path)
@@ -87,9 +94,35 @@ def write_forecast(
         shutil.rmtree(holder)
 
 
-def _dataset(
-    values: np.ndarray, times: np.ndarray, last: np.datetime64, header: Header, model: str
-) -> Any:
+def table_columns(described: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Name the columns of a table of cells: those that place a cell, time first, and its fields.
+
+    Args:
+        described: the grid, as `describe_header` lays it out.
+    """
+    channels, names = described["channels"], described["names"]
+    levels = any(channel["level"] is not None for channel in channels)
+    roles = ("time", *(("level",) if levels else ()), "y", "x")
+    keys = tuple(names.get(role, role) for role in roles)
+    return keys, tuple(dict.fromkeys(channel["variable"] for channel in channels))
+
+
+def dataset(
+    values: Float[np.ndarray, "H C Y X"],
+    times: np.ndarray,
+    last: np.datetime64,
+    header: Header,
+    model: str = "",
+) -> xarray.Dataset:
+    """Lay a forecast out with CF coordinates, `lead_time` and its reference time.
+
+    Args:
+        values: in the units of the data, NaN missing.
+        times: (H,) instants [us].
+        last: the last instant that was known.
+        header: of the file it goes on from, whose names, units and orders are taken.
+        model: named as the source of the forecast.
+    """
     import xarray  # noqa: PLC0415
 
     names = {"time": "time", "y": "y", "x": "x", "level": "level"} | {

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from forecast.batch import GridBatch
 from forecast.data.climatology import Lag, Table
+from forecast.data.grid_section import Scaling
 from forecast.errors import DataError
 
 # Stands for a missing cell in 16 bits.
@@ -33,8 +33,6 @@ _MISSING = -32768
 _MOST_CELLS = 1 << 20
 # Frames scaled at a time when statistics are taken.
 _CHUNK = 1 << 20
-
-Scaling = Literal["standard", "cell", "maximum", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,19 +5,17 @@ Letters: N frames, C channels, Y X rows and columns, L lookback, H horizon, B ba
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from forecast.batch import GridSpec
-from forecast.data import grid_maps, taxibj, weatherbench
+from forecast.data import DATASETS, grid_maps, known_grids
 from forecast.data.climatology import (
     LAGS,
     Lag,
@@ -37,60 +35,24 @@ from forecast.data.grid_files import (
     short,
 )
 from forecast.data.grid_reading import Grid, read
+from forecast.data.grid_section import GridSection
 from forecast.data.grid_times import Clock, calendar, lag_rows
 from forecast.data.grid_windows import (
     Frames,
     GridScaler,
     GridWindows,
-    Scaling,
     fit_scaler,
     grid_origins,
 )
 from forecast.data.known import Split
-from forecast.data.known_grids import GridDataset
 from forecast.errors import DataError, UsageError
 from forecast.grid_metrics import GridErrorSums
-
-GRIDS: dict[str, GridDataset] = {one.name: one for one in (*taxibj.SETS, *weatherbench.SETS)}
 
 _PARTS = ("train", "val", "test")
 # A day-of-year mean needs several years, a week's mean several weeks of training frames.
 _YEARS, _WEEKS = 3, 3
 # So many days of training frames the recent means of the weather are worth.
 _DAYS = {"day": 2, "3-day-mean": 7, "7-day-mean": 14}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GridSection(GridOptions):
-    """Say which grids, and how to read, divide and scale them.
-
-    Attributes:
-        source: a known data set, a file, a folder, or a pattern such as `t2m/*.nc`; several where
-            each variable has files of its own.
-        protocol: `honest`, or `openstl` to reproduce published tables: the test part is the
-            validation part too, and statistics are those of each part.
-        split: frames or fractions for train, validation and test, a train count of 0 for all that
-            come before; or the dates on which validation and test begin.
-        scaling: `standard` by each channel's mean and deviation, `cell` by those of each cell,
-            `maximum`, `none`; `auto` is `maximum` for counts and `standard` for all else.
-        references: simple forecasts to bring along: `day`, `week`, `year` for the frame that long
-            before, `3-day-mean`, `7-day-mean` of the same time on the last days, and `time-of-day`,
-            `time-of-week`, `month-of-year`, `day-of-year` for means over training frames; None
-            takes those that the data support.
-        inside: keep the inputs of validation and test windows inside their part too, instead of
-            letting them reach back over its border.
-        resident_mb: megabytes of frames that may lie in memory, the rest being memory-mapped; None
-            takes a quarter of the
-            machine's.
-    """
-
-    source: str | tuple[str, ...] = ""
-    protocol: Literal["honest", "openstl"] = "honest"
-    split: tuple[int, int, int] | tuple[float, float, float] | tuple[str, str] = (0.7, 0.1, 0.2)
-    scaling: Literal["auto", "standard", "cell", "maximum", "none"] = "auto"
-    references: tuple[str, ...] | None = None
-    inside: bool = False
-    resident_mb: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +125,7 @@ class GridData:
             latitudes=self.latitudes,
             # The finest mean comes last.
             climate=means[-1] if means else None,
-            unit_range=self._scaling == "maximum",
+            unit_range=self.section.resolved_scaling == "maximum",
         )
 
     def arrays(self) -> dict[str, Tensor]:
@@ -180,7 +142,7 @@ class GridData:
         options = {field.name: getattr(self.section, field.name) for field in fields(GridOptions)}
         return describe_header(self.grid.header) | {
             "protocol": self.section.protocol,
-            "scaling": self._scaling,
+            "scaling": self.section.resolved_scaling,
             "step": self.grid.clock.step,
             "months": self.grid.clock.months,
             "options": options | {"first": "", "last": ""},
@@ -201,14 +163,10 @@ class GridData:
             dated=self.grid.clock.dated,
         )
 
-    @property
-    def _scaling(self) -> Scaling:
-        return scaling_of(self.section)
-
     def _own_scaler(self) -> GridScaler:
         """Take the statistics of the test part, as the published tables do."""
         bare = replace(self.frames, scaler=_unscaled(self.scaler))
-        return fit_scaler(bare, self.borders[1], self.borders[2], self._scaling)
+        return fit_scaler(bare, self.borders[1], self.borders[2], self.section.resolved_scaling)
 
 
 def load(
@@ -236,10 +194,7 @@ def load(
             "The recipe does not say which data: data.source is empty.",
             hint='Put source = "uk-t2m" or a path under [data].',
         )
-    source = section.source
-    if isinstance(source, str) and source in GRIDS:
-        source = GRIDS[source].paths()
-    grid = read(source, section)
+    grid = read(located(section.source), section)
     lookback = lookback or 12
     horizon = horizon or lookback
     borders = _borders(section, grid)
@@ -255,11 +210,16 @@ def load(
     return data
 
 
-def scaling_of(section: GridSection) -> Scaling:
-    """Resolve `auto`."""
-    if section.scaling != "auto":
-        return section.scaling
-    return "maximum" if section.counts else "standard"
+def located(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Find the files that the name of a data set, a path, a pattern or several of them stand for.
+
+    Raises:
+        NotFoundError: there are none.
+    """
+    if not isinstance(source, str | Path):
+        return [path for one in source for path in located(one)]
+    known = DATASETS.get(str(source))
+    return known.paths() if known and known.kind == "grid" else known_grids.locate(source)
 
 
 def build(
@@ -285,7 +245,7 @@ def build(
         arrays: statistics of a model already trained; None takes those of the training frames.
     """
     place = torch.device(device)
-    storage = grid.store(_resident_bytes(section))
+    storage = grid.store(section.resident_bytes)
     values = storage.values()
     header, clock, count = grid.header, grid.clock, len(grid.times)
     # A grid that fits lies on the device, once; on a GPU that is a quarter of its memory.
@@ -305,7 +265,7 @@ def build(
         device=place,
     )
     if arrays is None:
-        scaling = scaling_of(section)
+        scaling = section.resolved_scaling
         # The published tables divide counts by the largest of all.
         everything = section.protocol == "openstl" and scaling == "maximum"
         scaler = fit_scaler(frames, 0, count if everything else borders[0], scaling)
@@ -327,7 +287,7 @@ def build(
             "Protocol openstl: the validation part is the test part, so the epoch is chosen on it. "
             "For comparison with published tables only."
         )
-    if values.element_size() * values.numel() > _resident_bytes(section):
+    if values.element_size() * values.numel() > section.resident_bytes:
         notices.append("The frames exceed the memory allowed for them and are memory-mapped.")
     return GridData(
         grid=grid,
@@ -477,9 +437,3 @@ def _unscaled(scaler: GridScaler) -> GridScaler:
     return GridScaler(
         mean=torch.zeros_like(scaler.mean), deviation=torch.ones_like(scaler.deviation)
     )
-
-
-def _resident_bytes(section: GridSection) -> int:
-    if section.resident_mb:
-        return section.resident_mb * 1_000_000
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

@@ -12,7 +12,7 @@ from forecast.data import files
 from forecast.data.files import KnownFile, data_root
 from forecast.errors import NotFoundError
 
-_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".npz", ".npy", ".zip", ".zarr")
+GRID_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".npz", ".npy", ".zip", ".zarr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +94,7 @@ def locate(source: str | Path | Sequence[str | Path]) -> list[Path]:
         if path.is_file() or any((path / mark).exists() for mark in (".zgroup", "zarr.json")):
             return [path]
         if path.is_dir():
-            found = [one for one in path.iterdir() if one.suffix in _SUFFIXES]
+            found = [one for one in path.iterdir() if one.suffix in GRID_SUFFIXES]
         else:
             found = [Path(name) for name in glob.glob(str(path))] if glob.has_magic(text) else []
         if found:

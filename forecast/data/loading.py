@@ -62,9 +62,8 @@ class SeriesData:
 
 def locate(source: str) -> Path:
     """Find the file that a data set's name or a path stands for."""
-    if source in DATASETS:
-        return files.locate(DATASETS[source].files[0])
-    return Path(source)
+    known = DATASETS.get(source)
+    return files.locate(known.files[0]) if known and known.kind == "series" else Path(source)
 
 
 def load(

@@ -35,7 +35,7 @@ class ModelInfo:
     module: str
     model: str
     config: str
-    kind: Literal["series"] = "series"
+    kind: Literal["series", "grid"] = "series"
     closed_form: bool = False
     streams: bool = False
     reads: tuple[str, ...] = ()
@@ -90,6 +90,21 @@ MODELS: dict[str, ModelInfo] = {
             "schedule": "cosine",
         },
     ),
+    "predformer": ModelInfo(
+        title="patches of frames, mixed over space and over time by gated attention",
+        source="Tang et al., arXiv 2410.04733",
+        module="forecast.models.predformer",
+        model="PredFormer",
+        config="PredFormerConfig",
+        kind="grid",
+        train={
+            "optimizer": "adamw",
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-2,
+            "batch_size": 16,
+            "schedule": "onecycle",
+        },
+    ),
     "dlinear": ModelInfo(
         title="linear maps of a window's trend and remainder",
         source="Zeng et al., AAAI 2023, arXiv 2205.13504",
@@ -103,9 +118,20 @@ MODELS: dict[str, ModelInfo] = {
     "persistence": _baseline("the last observed value, repeated", "Persistence"),
     "seasonal-naive": _baseline("the last season, repeated", "SeasonalNaive"),
     "mean": _baseline("the mean of the training rows", "Mean"),
+    "grid-rule": ModelInfo(
+        title="the last frame, the one a day before, the mean of the hour, ... (model.rule)",
+        source="closed form",
+        module="forecast.models.grid_baselines",
+        model="GridRule",
+        config="GridRuleConfig",
+        kind="grid",
+        closed_form=True,
+    ),
 }
 
-# The closed forms that stand beside every score, in the order they are printed.
+# The model of each kind of data that is trained unless another one is named.
+DEFAULTS: Mapping[str, str] = {"series": "itransformer", "grid": "predformer"}
+# The closed forms that stand beside every score of series, in the order they are printed.
 BASELINES = ("persistence", "seasonal-naive", "mean", "ridge")
 
 

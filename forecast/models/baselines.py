@@ -109,7 +109,7 @@ class Ridge(_ClosedForm):
         return Forecast(values=torch.einsum("blc,lh->bhc", change, self.weight) + last)
 
     @torch.no_grad()
-    def fit(self, train: Batches, val: Batches) -> None:
+    def fit(self, train: Batches[SeriesBatch], val: Batches[SeriesBatch]) -> None:
         """Solve for the matrix in float64.
 
         Long parts are thinned to about 8,500 training windows; the penalty is the one with the
@@ -148,7 +148,7 @@ class _Moments:
     count: Float[Tensor, " H"]
 
     @classmethod
-    def of(cls, windows: Batches) -> _Moments:
+    def of(cls, windows: Batches[SeriesBatch]) -> _Moments:
         lookback, horizon = windows.lookback, windows.horizon
         zero = torch.zeros((), dtype=torch.float64, device=windows.device)
         inputs, cross = zero.new_zeros(lookback, lookback), zero.new_zeros(lookback, horizon)

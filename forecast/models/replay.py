@@ -58,7 +58,7 @@ def history(model: nn.Module, windows: Windows) -> Segments:
 
 def prepare(
     model: nn.Module, train: Windows, val: Windows, *, fresh: bool = True
-) -> tuple[Batches, Batches]:
+) -> tuple[Batches[SeriesBatch], Batches[SeriesBatch]]:
     """Get a model ready to learn, and give both parts in the form that it learns from.
 
     Args:

@@ -262,7 +262,7 @@ class Streamer:
             times.reshape(-1),
             self.forecaster.spec.frequency,
             timezone=self.forecaster.layout.timezone,
-            marks=self.forecaster.recipe.data.marks,
+            marks=self.forecaster.recipe.table.marks,
         )
         marks = self._tensor(features.reshape(*times.shape, -1))
         if not self._windowed:

@@ -140,7 +140,7 @@ def log(
         run_id=run_id,
         model_uuid=made.model_id,
         model_id=made.model_id,
-        signature=_signature(artefacts.describe(artefact)["layout"]),
+        signature=_signature(artefacts.describe(artefact)),
     )
     with tempfile.TemporaryDirectory() as temporary:
         _assemble(Path(temporary), written, artefact, example)
@@ -201,11 +201,20 @@ def _own_requirement() -> list[str]:
     return [f"forecast @ {origin['url']}"]
 
 
-def _signature(layout: Mapping[str, Any]) -> ModelSignature:
-    """State the columns that prediction takes and returns."""
+def _signature(description: Mapping[str, Any]) -> ModelSignature:
+    """State the columns that prediction takes and returns, of grids a row for each cell."""
     from mlflow.models import ModelSignature  # noqa: PLC0415
     from mlflow.types import ColSpec, Schema  # noqa: PLC0415
 
+    if "grid" in description:
+        from forecast.data.grid_output import table_columns  # noqa: PLC0415
+
+        (time, *places), fields = table_columns(description["grid"])
+        cells = Schema(
+            [ColSpec("string", time), *(ColSpec("double", name) for name in (*places, *fields))]
+        )
+        return ModelSignature(inputs=cells, outputs=cells)
+    layout = description["layout"]
     # An id such as 007 and a time in any notation stay what they are only as text.
     keys = [layout["id"], layout["time"]] if layout["kind"] == "long" else [layout["time"]]
     described = [*layout["static"], *layout["levels"]]

@@ -284,7 +284,10 @@ def test_reader_that_leaves_early_is_no_error() -> None:
 
 
 def test_season_and_step_make_a_day_or_a_week() -> None:
-    hours = {"h": 1, "15min": 1 / 4, "D": 24}
+    hours = {"h": 1, "6h": 6, "30min": 1 / 2, "15min": 1 / 4, "D": 24}
     for known in DATASETS.values():
-        span = known.season * hours[known.frequency]
-        assert math.isclose(span, 24) or math.isclose(span, 24 * 7)
+        if known.frequency in hours:
+            span = known.season * hours[known.frequency]
+            assert math.isclose(span, 24) or math.isclose(span, 24 * 7)
+        else:
+            assert (known.frequency, known.season) in {("MS", 12), ("", 1)}

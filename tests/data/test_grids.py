@@ -22,9 +22,10 @@ from forecast.data.grid_context import read_context, whole
 from forecast.data.grid_files import GridOptions
 from forecast.data.grid_output import write_forecast
 from forecast.data.grid_reading import read
+from forecast.data.grid_section import GridSection
 from forecast.data.grid_times import Clock, clock_of, lag_rows
 from forecast.data.grid_windows import Storage, grid_origins
-from forecast.data.grids import GridSection, load
+from forecast.data.grids import load
 from forecast.errors import DataError, NotFoundError, UsageError
 from forecast.models.grid_baselines import grid_baselines
 

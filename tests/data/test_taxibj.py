@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from forecast.data import DATASETS
 from forecast.data.grid_context import read_context
 from forecast.data.grid_files import GridOptions
 from forecast.data.grid_output import write_forecast
 from forecast.data.grid_reading import read
-from forecast.data.grids import GRIDS, GridSection, load
+from forecast.data.grid_section import GridSection
+from forecast.data.grids import load
 from forecast.errors import DataError, NotFoundError
 
 # Each published file: its first day, complete days, and slots in all.
@@ -66,7 +68,7 @@ def test_published_files_give_the_documented_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("FORECAST_DATA", str(tmp_path))
     (tmp_path / "taxibj").mkdir()
     write_published(tmp_path / "taxibj")
-    known = GRIDS["taxibj"]
+    known = DATASETS["taxibj"]
     section = GridSection(source="taxibj", **known.options)
     data = load(section, lookback=4, horizon=4)
     # 445 days in 57 runs: 21,360 slots and 21,360 - 7 * 57 windows of 8
@@ -153,7 +155,7 @@ def test_overlapping_windows_of_the_npz_are_put_together_to_their_frames(
     arrays = openstl_windows(frames, runs, train=46)
     save(tmp_path / "taxibj" / "dataset.npz", **arrays)
     section = GridSection(
-        source="taxibj-npz", **{**GRIDS["taxibj-npz"].options, "split": (46, 10, 10)}
+        source="taxibj-npz", **{**DATASETS["taxibj-npz"].options, "split": (46, 10, 10)}
     )
     data = load(section, lookback=4, horizon=4)
     np.testing.assert_array_equal(data.frames.values.numpy(), frames)
@@ -175,7 +177,7 @@ def test_overlapping_windows_of_the_npz_are_put_together_to_their_frames(
 def test_sequences_of_a_moving_picture_stay_apart(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 7, 6, 6)).astype(np.uint8)
     np.save(tmp_path / "mnist_test_seq.npy", pixels)
-    options = {**GRIDS["moving-mnist"].options, "split": (0.5, 0.25, 0.25)}
+    options = {**DATASETS["moving-mnist"].options, "split": (0.5, 0.25, 0.25)}
     data = load(
         GridSection(source=str(tmp_path / "mnist_test_seq.npy"), **options), lookback=10, horizon=10
     )
@@ -252,7 +254,7 @@ def test_data_that_are_not_there_say_where_they_came_from(tmp_path, monkeypatch)
 def test_real_bikes_by_the_published_protocol():
     if "FORECAST_DATA" not in os.environ:
         pytest.skip("FORECAST_DATA is not set")
-    known = GRIDS["bikenyc"]
+    known = DATASETS["bikenyc"]
     if not (Path(os.environ["FORECAST_DATA"]) / known.files[0].path).is_file():
         pytest.skip("the file is not under FORECAST_DATA")
     data = load(GridSection(source="bikenyc", **known.options), lookback=4, horizon=4)

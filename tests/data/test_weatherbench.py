@@ -11,10 +11,12 @@ import pytest
 import torch
 import xarray as xr
 
+from forecast.data import DATASETS
 from forecast.data.files import data_root, verify
 from forecast.data.grid_files import GridOptions
 from forecast.data.grid_reading import read
-from forecast.data.grids import GRIDS, GridSection, load
+from forecast.data.grid_section import GridSection
+from forecast.data.grids import load
 from forecast.data.weatherbench import LONG_NAMES, other_name
 from forecast.errors import DataError, NotFoundError
 
@@ -45,7 +47,7 @@ def write_weatherbench1(root, variable, short, years, freq="D"):
 def test_yearly_files_and_the_published_years(tmp_path, monkeypatch):
     monkeypatch.setenv("FORECAST_DATA", str(tmp_path))
     write_weatherbench1(tmp_path, "2m_temperature", "t2m", range(2009, 2019))
-    known = GRIDS["weatherbench-t2m"]
+    known = DATASETS["weatherbench-t2m"]
     section = GridSection(source=known.name, **known.options)
     data = load(section, lookback=12, horizon=12)
     # 2010 to 2018, of which 2016 validates and 2017 and 2018 test; three years have a leap day less
@@ -103,7 +105,7 @@ def test_zarr_of_weatherbench2_longitude_first_with_levels(tmp_path, monkeypatch
     (tmp_path / "weatherbench2").mkdir()
     path = tmp_path / "weatherbench2" / name
     data.to_zarr(path, zarr_format=2, consolidated=True)
-    known = GRIDS["weatherbench2"]
+    known = DATASETS["weatherbench2"]
     options = {**known.options, "split": ("1983", "1984")}
     loaded = load(GridSection(source=known.name, **options), lookback=4, horizon=8)
     assert loaded.spec.frequency == known.frequency == "6h"
@@ -141,7 +143,7 @@ def test_data_that_are_not_there_say_where_they_came_from(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", ["uk-t2m", "fnoc-wind"])
 def test_real_files_are_the_published_ones(name):
-    known = GRIDS[name]
+    known = DATASETS[name]
     if "FORECAST_DATA" not in os.environ:
         pytest.skip("FORECAST_DATA is not set")
     path = data_root() / known.files[0].path
@@ -158,7 +160,7 @@ def test_real_files_are_the_published_ones(name):
 def test_real_wind_scores_by_area_as_published():
     if "FORECAST_DATA" not in os.environ:
         pytest.skip("FORECAST_DATA is not set")
-    known = GRIDS["fnoc-wind"]
+    known = DATASETS["fnoc-wind"]
     if not (data_root() / known.files[0].path).is_file():
         pytest.skip("the file is not under FORECAST_DATA")
     from forecast.models.grid_baselines import grid_baselines

@@ -1,0 +1,230 @@
+"""Tasks: what training and scoring do differently for each kind of data, behind one protocol.
+
+A task is opened from a recipe. It holds the data, says in which form a model learns from them, and
+at the end scores it, keeps it as a forecaster and draws what people look at first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import pandas as pd
+import torch
+from torch import nn
+
+from forecast.artefact import AnyForecaster
+from forecast.batch import Batches, GridSpec, Spec
+from forecast.loop import Fitted
+from forecast.models import MODELS
+from forecast.recipe import Recipe
+from forecast.tracking import DatasetInfo
+
+if TYPE_CHECKING:
+    import polars as pl
+    import xarray
+
+_MODULES = {"series": "forecast.tasks.series", "grid": "forecast.tasks.grids"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """Hold what a training came to.
+
+    Attributes:
+        forecaster: the model with all that forecasting needs, its metrics among it.
+        metrics: `protocol`, `test` and `baselines`, each with at least `mse` and `mae`, and
+            `validation`.
+        figures: the numbers among them, flat and by the names that the tracking server charts.
+        pictures: files in the run's folder; the first is the one to show.
+    """
+
+    forecaster: AnyForecaster
+    metrics: dict[str, Any]
+    figures: dict[str, float]
+    pictures: tuple[Path, ...]
+
+
+class Task(Protocol):
+    """Describe a recipe with its data read, divided and scaled."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Give the recipe, every number in it stated."""
+        ...
+
+    @property
+    def spec(self) -> Spec | GridSpec:
+        """Give the shape of the task, from which a model is built."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Name the data by their content."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Give sentences for the user."""
+        ...
+
+    def stated(self, **train: Any) -> Task:
+        """Return the task with fields of the recipe's training section set."""
+        ...
+
+    def dataset(self, context: str) -> DatasetInfo:
+        """Say for the lineage of a run which data it used."""
+        ...
+
+    def batches(self, model: nn.Module, *, fresh: bool) -> tuple[Batches[Any], Batches[Any]]:
+        """Get a model ready to learn by steps, and give training and validation part to it.
+
+        Args:
+            model: the model.
+            fresh: whether its weights are still those it was made with.
+        """
+        ...
+
+    def solve(self, model: nn.Module) -> None:
+        """Find the weights of a model that has a closed form."""
+        ...
+
+    def finish(self, model: nn.Module, fitted: Fitted | None, folder: Path) -> Finished:
+        """Score a model once on the test part, beside the baselines; draw and keep it.
+
+        Args:
+            model: the model with its best weights.
+            fitted: how training by steps ended; None for a closed form.
+            folder: for the pictures.
+        """
+        ...
+
+    def example(self) -> pd.DataFrame | None:
+        """Give some rows of input for the registry to show; None where input is no table."""
+        ...
+
+
+class _Kind(Protocol):
+    """Describe the module of a kind of data."""
+
+    def continued(self, resolved: Recipe, start: AnyForecaster) -> Recipe:
+        """Give a recipe the shape of the forecaster that its training starts from."""
+        ...
+
+    def open_task(
+        self, resolved: Recipe, start: AnyForecaster | None, device: torch.device
+    ) -> Task:
+        """Read the data of a recipe."""
+        ...
+
+    def evaluate(
+        self, forecaster: AnyForecaster, source: str | None, device: str
+    ) -> dict[str, Any]:
+        """Score a forecaster."""
+        ...
+
+    def predict(
+        self, forecaster: AnyForecaster, source: Any, device: str, **options: Any
+    ) -> pl.DataFrame | xarray.Dataset:
+        """Forecast what follows."""
+        ...
+
+
+def _kind(model: str) -> _Kind:
+    return cast(_Kind, importlib.import_module(_MODULES[MODELS[model].kind]))
+
+
+def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
+    """Give a recipe the shape of the forecaster that its training starts from."""
+    shaped = Recipe(
+        data=resolved.data,
+        window=resolved.window,
+        model=start.recipe.model,
+        model_config=start.recipe.model_config,
+        train=resolved.train,
+        tracking=resolved.tracking,
+    ).replace("window", lookback=start.spec.lookback, horizon=start.spec.horizon)
+    return _kind(shaped.model).continued(shaped, start)
+
+
+def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> Task:
+    """Read, divide and scale the data of a recipe, for the kind of data that its model is of.
+
+    Args:
+        resolved: the recipe.
+        start: the forecaster that training starts from, whose scaling is kept.
+        device: where the data go.
+
+    Raises:
+        ForecastError: the data cannot be used.
+    """
+    return _kind(resolved.model).open_task(resolved, start, device)
+
+
+def evaluate(
+    forecaster: AnyForecaster, source: str | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """Score a trained forecaster, with the baselines beside it.
+
+    Args:
+        forecaster: the forecaster.
+        source: a file of which all that follows the first lookback is scored; None scores the test
+            part of the data it was trained on, by the same split.
+        device: where to run.
+
+    Returns:
+        `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
+    """
+    return _kind(forecaster.recipe.model).evaluate(forecaster, source, device)
+
+
+def predict(
+    model: str | Path | AnyForecaster, source: Any, device: str = "auto", **options: Any
+) -> pl.DataFrame | xarray.Dataset:
+    """Forecast the steps that follow the last one, from any kind of data.
+
+    Args:
+        model: a forecaster, or where it is: a folder, `runs:/...` or `models:/name@alias`.
+        source: of series a file, a stream of CSV or a frame; of grids a file, a folder, a pattern
+            or a list of them.
+        device: where to run.
+        options: of series those of `prediction.predict`: `future`, `level`, `method`.
+
+    Returns:
+        Of series a frame in the layout of the training table; of grids a data set with the names,
+        units and coordinates of the training files, and `lead_time`.
+
+    Raises:
+        ForecastError: the model or the data cannot be used.
+    """
+    from forecast.prediction import load  # noqa: PLC0415
+
+    forecaster = load(model) if isinstance(model, str | Path) else model
+    return _kind(forecaster.recipe.model).predict(forecaster, source, device, **options)
+
+
+def flat(metrics: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+    """Give the figures of the model and of the baselines, as `test_mse`, `ridge_test_mse`, ...
+
+    Args:
+        metrics: with `test`, `baselines` and `validation`.
+        names: the measures to take, where they are there.
+    """
+    figures = {
+        f"{label}_test_{name}" if label else f"test_{name}": scores[name]
+        for label, scores in {"": metrics["test"], **metrics["baselines"]}.items()
+        for name in names
+        if scores.get(name) is not None
+    }
+    for column, scores in metrics["test"]["units"].items():
+        figures |= {
+            f"test_{measure}_{column}": value
+            for measure, value in scores.items()
+            if value is not None
+        }
+    if metrics["validation"]["mse"] is not None:
+        figures["best_val_mse"] = metrics["validation"]["mse"]
+    return figures

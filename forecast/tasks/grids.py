@@ -1,0 +1,229 @@
+"""Grids: frames with the simple forecasts beside them, scored per cell and by area."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from forecast import grid_prediction
+from forecast.artefact import AnyForecaster, GridForecaster
+from forecast.batch import Batches, Forecast, GridBatch, GridSpec
+from forecast.data import grid_context, grids
+from forecast.data.grids import GridData
+from forecast.device import choose_device, memory_errors
+from forecast.errors import DataError
+from forecast.loop import EVALUATION_BATCH, Fitted
+from forecast.models.grid_baselines import rule_names, rules
+from forecast.recipe import Recipe
+from forecast.tasks import Finished, flat
+from forecast.tracking import DatasetInfo
+
+if TYPE_CHECKING:
+    import xarray
+
+_MEASURES = ("mse", "mae", "rmse")
+
+
+def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
+    """Bring the same references along, and scale frames the same way."""
+    assert isinstance(start, GridForecaster)
+    return resolved.replace("data", references=start.spec.references, scaling=start.grid["scaling"])
+
+
+def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> GridTask:
+    """Read, divide and scale frames."""
+    assert start is None or isinstance(start, GridForecaster)
+    data = grids.load(
+        resolved.grid,
+        lookback=resolved.window.lookback,
+        horizon=resolved.window.horizon,
+        device=device,
+        arrays=start.statistics if start else None,
+    )
+    if start:
+        grid_context.fitting(data.grid, start.grid, resolved.source_name)
+    stated = resolved.replace(
+        "window", lookback=data.spec.lookback, horizon=data.spec.horizon
+    ).replace("data", references=data.spec.references, scaling=data.section.resolved_scaling)
+    return GridTask(recipe=stated, data=data)
+
+
+def evaluate(forecaster: AnyForecaster, source: str | None, device: str) -> dict[str, Any]:
+    """Score a forecaster of grids."""
+    assert isinstance(forecaster, GridForecaster)
+    place, spec = choose_device(device), forecaster.spec
+    if source is None:
+        section = forecaster.recipe.grid
+        data = grids.load(
+            section,
+            lookback=spec.lookback,
+            horizon=spec.horizon,
+            device=place,
+            arrays=forecaster.statistics,
+        )
+        if data.digest != forecaster.data["digest"]:
+            raise DataError(
+                f"{forecaster.recipe.source_name} has changed since training: the digest of its "
+                f"frames was {forecaster.data['digest']} and is {data.digest}.",
+                hint="Name the file as an argument to score all its frames as new data.",
+            )
+    else:
+        data = grid_context.whole(forecaster.grid, forecaster.statistics, spec, source, place)
+    scores = score(copy.deepcopy(forecaster.model).to(place), data, "test")
+    return {
+        "protocol": data.section.protocol if source is None else "every window of the file",
+        "data": source or forecaster.recipe.source_name,
+        "metrics": {"test": scores.pop("model"), "baselines": scores},
+        "notices": list(data.notices),
+    }
+
+
+def predict(forecaster: AnyForecaster, source: Any, device: str) -> xarray.Dataset:
+    """Forecast the frames that follow."""
+    assert isinstance(forecaster, GridForecaster)
+    return grid_prediction.predict(forecaster, source, device).dataset()
+
+
+@torch.no_grad()
+def score(model: nn.Module | None, data: GridData, part: str) -> dict[str, dict[str, Any]]:
+    """Score a model and all simple forecasts on all windows of a part, in one pass over them.
+
+    Returns:
+        The figures of `GridErrorSums.result` of `model`, unless it is None, and of each rule by
+        its name.
+    """
+    windows = data.windows(part)
+    if not len(windows):
+        raise DataError(
+            f"The {part} part has no complete window of lookback {data.spec.lookback} and horizon "
+            f"{data.spec.horizon}.",
+            hint="Give it more frames with --set data.split=..., or take a shorter horizon.",
+        )
+    names = rule_names(data.spec)
+    sums = {name: data.sums() for name in (("model", *names) if model else names)}
+    if model:
+        model.eval()
+    with memory_errors("evaluating", EVALUATION_BATCH):
+        for batch in windows.batches(EVALUATION_BATCH):
+            if model:
+                sums["model"].add(model(batch), batch)
+            simple = rules(batch, data.spec.horizon)
+            for place, name in enumerate(names):
+                sums[name].add(Forecast(values=simple[:, place]), batch)
+    return {name: some.result() for name, some in sums.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridTask:
+    """Hold a recipe of grids with its data.
+
+    Attributes:
+        recipe: every number in it stated.
+        data: as read, divided and scaled.
+    """
+
+    recipe: Recipe
+    data: GridData
+
+    @property
+    def spec(self) -> GridSpec:
+        """Give the shape of the task."""
+        return self.data.spec
+
+    @property
+    def digest(self) -> str:
+        """Name the frames by their content."""
+        return self.data.digest
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Give sentences for the user."""
+        return self.data.notices
+
+    def stated(self, **train: Any) -> GridTask:
+        """Return the task with fields of the recipe's training section set."""
+        return replace(self, recipe=self.recipe.replace("train", **train))
+
+    def dataset(self, context: str) -> DatasetInfo:
+        """Say for the lineage of a run which data it used."""
+        return DatasetInfo(
+            name=self.recipe.source_name,
+            source=_text(self.recipe.grid.source),
+            digest=self.digest,
+            rows=len(self.data.grid.times),
+            columns=self.data.columns,
+            context=context,
+        )
+
+    def batches(
+        self, model: nn.Module, *, fresh: bool
+    ) -> tuple[Batches[GridBatch], Batches[GridBatch]]:
+        """Give the windows of the training and of the validation part."""
+        return self.data.windows("train"), self.data.windows("val")
+
+    def solve(self, model: nn.Module) -> None:
+        """Leave a rule as it is: it has no weights."""
+
+    def finish(self, model: nn.Module, fitted: Fitted | None, folder: Path) -> Finished:
+        """Score once on the test part, draw and keep a model."""
+        data = self.data
+        # The one time that this run looks at the test part.
+        scores = score(model, data, "test")
+        metrics: dict[str, Any] = {
+            "protocol": data.section.protocol,
+            "test": scores.pop("model"),
+            "baselines": scores,
+            "validation": self._validation(model, fitted),
+        }
+        picture = folder / "forecast.png"
+        data.picture(model, picture)
+        forecaster = GridForecaster(
+            model=model,
+            recipe=self.recipe,
+            spec=data.spec,
+            statistics=data.arrays(),
+            grid=data.describe(),
+            data={
+                "source": _text(self.recipe.grid.source),
+                "digest": data.digest,
+                "rows": len(data.grid.times),
+                "series": 1,
+            },
+            metrics=metrics,
+        )
+        return Finished(
+            forecaster=forecaster,
+            metrics=metrics,
+            figures=flat(metrics, _MEASURES) | _table_figures(metrics["test"]),
+            pictures=(picture,),
+        )
+
+    def example(self) -> None:
+        """Give nothing: a grid is no table."""
+
+    def _validation(self, model: nn.Module, fitted: Fitted | None) -> dict[str, Any]:
+        """Say how the weights did on the validation part."""
+        if fitted is not None:
+            return {"mse": fitted.best_loss, "best_epoch": fitted.best_epoch}
+        return {"mse": score(model, self.data, "val")["model"]["mse"]}
+
+
+def _table_figures(scores: dict[str, Any]) -> dict[str, float]:
+    """Flatten what the tables of the field hold: OpenSTL's sums, WeatherBench 2's areas."""
+    found = {f"test_openstl_{name}": value for name, value in scores["openstl"].items()}
+    for column, figures in scores.get("area", {}).items():
+        found |= {
+            f"test_area_{name}_{column}": value
+            for name, value in figures.items()
+            if not isinstance(value, list)
+        }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _text(source: str | tuple[str, ...]) -> str:
+    return source if isinstance(source, str) else ", ".join(source)
