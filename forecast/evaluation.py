@@ -23,6 +23,7 @@ from forecast.intervals import Band, Calibration, Method, Tracker
 from forecast.loop import EVALUATION_BATCH
 from forecast.metrics import ErrorSums, IntervalSums, QuantileSums
 from forecast.models import BASELINES, MODELS, replay
+from forecast.recipe import DataSection
 
 # Every window of the test part, none dropped, scaled by training rows.
 PROTOCOL = "standard"
@@ -193,7 +194,10 @@ def score_all(
 
 
 def evaluate(
-    forecaster: Forecaster, source: str | None = None, device: str = "auto"
+    forecaster: Forecaster,
+    source: str | None = None,
+    device: str = "auto",
+    section: DataSection | None = None,
 ) -> dict[str, Any]:
     """Score a trained forecaster, with the baselines beside it.
 
@@ -202,24 +206,27 @@ def evaluate(
         source: a file whose every row after the first lookback is scored; None scores the test
             part of the data it was trained on, by the same split.
         device: where to run.
+        section: another source or division, whose test part is scored instead.
 
     Returns:
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
     """
     place = choose_device(device)
-    section = forecaster.recipe.table
-    options = section if source is None else forecaster.layout.options()
+    own, section = forecaster.recipe.table, section or forecaster.recipe.table
     table = loading.read(
         source or section.source,
-        options,
+        section if source is None else forecaster.layout.options(),
         columns=forecaster.columns,
         frequency=forecaster.spec.frequency,
         levels=forecaster.layout.levels,
+        keep=section.keep if source is None else None,
+        leave_out=section.leave_out if source is None else 0,
     )
     if source is None:
         data = loading.load(
             table,
             split=section.split,
+            gap=section.gap,
             lookback=forecaster.spec.lookback,
             horizon=forecaster.spec.horizon,
             season=forecaster.spec.season,
@@ -229,7 +236,7 @@ def evaluate(
             covariates=forecaster.covariates,
             all_history=forecaster.spec.context is None,
         )
-        if table.digest != forecaster.data["digest"]:
+        if section is own and table.digest != forecaster.data["digest"]:
             raise DataError(
                 f"{section.source} has changed since training: its sha256 was "
                 f"{forecaster.data['digest']} and is {table.digest}.",

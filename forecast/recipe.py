@@ -37,7 +37,11 @@ class DataSection(TableOptions):
 
     Attributes:
         source: name of a known data set, or path of a file.
-        split: rows or fractions for train, validation and test, in time order.
+        split: rows or fractions for train, validation and test, in time order; a train count of 0
+            takes all rows before the other two, which end where the series does.
+        gap: rows between validation and test that neither part has, for what is known only late.
+        leave_out: rows at the end of each series that are not used at all.
+        keep: rows of each series that are used, the last of those left; None uses all.
         season: rows in one season; None derives it from the frequency.
         marks: calendar features; `auto` follows the frequency.
         holidays: country or subdivision, such as `DE` or `DE-BY`, whose public holidays are a
@@ -46,6 +50,9 @@ class DataSection(TableOptions):
 
     source: str = ""
     split: tuple[int, int, int] | tuple[float, float, float] = (0.7, 0.1, 0.2)
+    gap: NonNegative = 0
+    leave_out: NonNegative = 0
+    keep: Positive | None = None
     season: Positive | None = None
     marks: Literal["auto", "hourly", "daily", "none"] = "auto"
     holidays: str | None = None

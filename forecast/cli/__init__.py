@@ -17,6 +17,7 @@ import typer
 
 import forecast
 from forecast.cli import (
+    backtest,
     baselines,
     console,
     datasets,
@@ -47,6 +48,7 @@ app.command(rich_help_panel=_RUN)(evaluate.evaluate)
 app.command(rich_help_panel=_RUN)(predict.predict)
 app.command(rich_help_panel=_RUN)(stream.stream)
 app.command(rich_help_panel=_RUN)(baselines.baselines)
+app.command(rich_help_panel=_RUN)(backtest.backtest)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=_KNOW)
 app.add_typer(models.app, name="models", rich_help_panel=_KNOW)
 app.add_typer(registry.app, name="registry", rich_help_panel=_KNOW)

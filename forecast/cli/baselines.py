@@ -108,8 +108,9 @@ def _scored(
         data = grids.load(section, lookback=window.lookback, horizon=window.horizon)
         return score(None, data, "test"), data.spec, data.notices
     prepared = loading.load(
-        loading.read(section.source, section),
+        loading.read(section.source, section, keep=section.keep, leave_out=section.leave_out),
         split=section.split,
+        gap=section.gap,
         lookback=window.lookback,
         horizon=window.horizon,
         season=section.season,

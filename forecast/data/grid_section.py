@@ -29,6 +29,7 @@ class GridSection(GridOptions):
             validation part too, and statistics are those of each part.
         split: frames or fractions for train, validation and test, a train count of 0 for all that
             come before; or the dates on which validation and test begin.
+        gap: frames between validation and test that neither part has.
         scaling: `standard` by each channel's mean and deviation, `cell` by those of each cell,
             `maximum`, `none`; `auto` is `maximum` for counts and `standard` for all else.
         references: simple forecasts to bring along: `day`, `week`, `year` for the frame that long
@@ -44,6 +45,7 @@ class GridSection(GridOptions):
     source: str | tuple[str, ...] = ""
     protocol: Literal["honest", "openstl"] = "honest"
     split: tuple[int, int, int] | tuple[float, float, float] | tuple[str, str] = (0.7, 0.1, 0.2)
+    gap: Annotated[int, Field(ge=0)] = 0
     scaling: Literal["auto", "standard", "cell", "maximum", "none"] = "auto"
     references: tuple[str, ...] | None = None
     inside: bool = False

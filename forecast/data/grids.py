@@ -101,6 +101,7 @@ class GridData:
                 frames = replace(frames, scaler=self._own_scaler())
         else:
             first = self.borders[number - 1] if number else 0
+            first += self.section.gap if part == "test" else 0
             origins = grid_origins(
                 self.grid.runs,
                 first,
@@ -197,7 +198,7 @@ def load(
     grid = read(located(section.source), section)
     lookback = lookback or 12
     horizon = horizon or lookback
-    borders = _borders(section, grid)
+    borders = borders_of(section, grid)
     data = build(
         grid, section, lookback, horizon, borders, _names(section, grid, borders[0]), device, arrays
     )
@@ -378,7 +379,8 @@ def _names(section: GridSection, grid: Grid, fitted: int) -> tuple[str, ...]:
     return (*lags, *tables)
 
 
-def _borders(section: GridSection, grid: Grid) -> tuple[int, int, int]:
+def borders_of(section: GridSection, grid: Grid) -> tuple[int, int, int]:
+    """Give the row after the last of train, validation and test."""
     count, split = len(grid.times), section.split
     if len(split) == 2:
         if not grid.clock.dated:
@@ -399,9 +401,7 @@ def _borders(section: GridSection, grid: Grid) -> tuple[int, int, int]:
         # Windows are cut first and divided then; the frames are but those of the last ones.
         last = count - (test if isinstance(test, int) else round(test * count))
         return last, last, count
-    if train == 0 and isinstance(test, int):
-        train = count - int(val) - test
-    return Split(train=train, val=val, test=test).borders(count)
+    return Split(train=train, val=val, test=test).borders(count, section.gap)
 
 
 def _openstl_origins(data: GridData, part: str) -> np.ndarray:

@@ -17,7 +17,8 @@ class Split:
     """Divide the rows of a table, in time order, into train, validation and test.
 
     Either three row counts, which leave later rows unused, or three fractions that sum to one. The
-    fractions of the field's custom tables are the default.
+    fractions of the field's custom tables are the default. A train count of 0 stands for all rows
+    that come before the other two, which then end where the table does.
     """
 
     train: int | float = 0.7
@@ -27,7 +28,8 @@ class Split:
     def __post_init__(self) -> None:
         parts = (self.train, self.val, self.test)
         counts = all(isinstance(part, int) for part in parts)
-        if min(parts) <= 0 or not (counts or math.isclose(sum(parts), 1.0)):
+        wrong = min(self.val, self.test) <= 0 or self.train < 0 or (not counts and self.train == 0)
+        if wrong or not (counts or math.isclose(sum(parts), 1.0)):
             raise UsageError(
                 f"The split {self} is neither three positive row counts nor three positive "
                 "fractions that sum to 1.",
@@ -37,25 +39,31 @@ class Split:
     def __str__(self) -> str:
         return f"{self.train}/{self.val}/{self.test}"
 
-    def borders(self, rows: int) -> tuple[int, int, int]:
+    def borders(self, rows: int, gap: int = 0) -> tuple[int, int, int]:
         """Return the row after the last of each part.
 
         Of fractions, train and test are rounded down and validation takes the rest.
+
+        Args:
+            rows: of the table.
+            gap: rows between validation and test that neither part has.
 
         Raises:
             DataError: the table has fewer rows than the counts, or a part would be empty.
         """
         if isinstance(self.train, int) and isinstance(self.val, int):
-            train_end, val_end = self.train, self.train + self.val
-            test_end = val_end + int(self.test)
+            train_end = self.train or rows - self.val - gap - int(self.test)
+            val_end = train_end + self.val
+            test_end = val_end + gap + int(self.test)
         else:
             # Of the decimal as written: 0.7 * 90 in binary is just below 63.
             train_end = math.floor(Fraction(str(self.train)) * rows)
-            val_end = rows - math.floor(Fraction(str(self.test)) * rows)
+            val_end = rows - math.floor(Fraction(str(self.test)) * rows) - gap
             test_end = rows
-        if not 0 < train_end < val_end < test_end <= rows:
+        if not 0 < train_end < val_end < test_end - gap <= rows - gap:
+            between = f" with a gap of {gap}" if gap else ""
             raise DataError(
-                f"A table of {rows:,} rows cannot be split {self}.",
+                f"A table of {rows:,} rows cannot be split {self}{between}.",
                 hint="Bring more rows, or state another split in the recipe.",
             )
         return train_end, val_end, test_end

@@ -35,6 +35,7 @@ class SeriesData:
         scaler: how they were scaled.
         covariates: how what accompanies them became numbers.
         borders: (S, 3) end of the training, validation and test part in rows of each series.
+        gap: rows between the validation and the test part of each series that neither has.
         spec: the shape of the task.
         notices: sentences for the user about what was found and done.
     """
@@ -44,13 +45,15 @@ class SeriesData:
     scaler: Scaler
     covariates: Covariates
     borders: np.ndarray
+    gap: int = 0
     spec: Spec
     notices: tuple[str, ...]
 
     def windows(self, part: str) -> Windows:
         """Give the windows of `train`, `val` or `test`."""
+        spec = self.spec
         found = origins(
-            self.table.offsets, self.borders, part, self.spec.lookback, self.spec.horizon
+            self.table.offsets, self.borders, part, spec.lookback, spec.horizon, self.gap
         )
         return Windows(
             series=self.series,
@@ -70,6 +73,7 @@ def load(
     table: Table,
     *,
     split: Sequence[float],
+    gap: int = 0,
     lookback: int | None,
     horizon: int | None,
     season: int | None = None,
@@ -85,6 +89,7 @@ def load(
     Args:
         table: the rows.
         split: rows or fractions for train, validation and test.
+        gap: rows between validation and test that neither part has.
         lookback: L; None takes four seasons.
         horizon: H; None takes one season.
         season: rows in one season; None derives it from the frequency.
@@ -102,7 +107,7 @@ def load(
     lookback, horizon = lookback or 4 * season, horizon or season
     division = Split(train=split[0], val=split[1], test=split[2])
     lengths = np.diff(table.offsets)
-    borders = np.array([division.borders(int(rows)) for rows in lengths], dtype=np.int64)
+    borders = np.array([division.borders(int(rows), gap) for rows in lengths], dtype=np.int64)
     longest = int(borders[:, 0].max())
     if longest < lookback + horizon:
         raise DataError(
@@ -148,6 +153,7 @@ def load(
         scaler=scaler,
         covariates=covariates,
         borders=borders,
+        gap=gap,
         spec=spec,
         notices=tuple(notices),
     )
@@ -262,12 +268,16 @@ def read(
     columns: tuple[str, ...] | None = None,
     frequency: str | None = None,
     levels: Mapping[str, tuple[str, ...]] | None = None,
+    keep: int | None = None,
+    leave_out: int = 0,
 ) -> Table:
     """Read the table of a known data set or a file, as the recipe's data section says.
 
     Args:
         source: name or path.
         options: how to read it.
+        keep: rows of each series to keep, the last ones; None keeps all.
+        leave_out: rows at the end of each series to leave out before that.
         columns: the variates that a trained model wants, by name.
         frequency: the frequency that a trained model wants.
         levels: the levels of categorical columns that a trained model knows.
@@ -280,7 +290,7 @@ def read(
             "The recipe does not say which data: data.source is empty.",
             hint='Put source = "etth1" or a path under [data].',
         )
-    return tables.read(
+    table = tables.read(
         locate(source),
         options,
         columns=columns,
@@ -288,6 +298,7 @@ def read(
         levels=levels,
         name=source,
     )
+    return tables.crop(table, keep, leave_out) if keep or leave_out else table
 
 
 def _parts(table: Table, rows: np.ndarray) -> list[np.ndarray]:

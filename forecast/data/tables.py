@@ -259,6 +259,37 @@ def join(parts: Sequence[Table]) -> Table:
     )
 
 
+def crop(table: Table, keep: int | None, leave_out: int) -> Table:
+    """Take a stretch of each series; nothing is known ahead of one that ends early.
+
+    Args:
+        table: the table.
+        keep: rows to keep, the last ones; None keeps all.
+        leave_out: rows at the end to leave out before that.
+
+    Raises:
+        DataError: a series has no row left.
+    """
+    ends = table.offsets[1:] - leave_out
+    starts = table.offsets[:-1] if keep is None else np.maximum(table.offsets[:-1], ends - keep)
+    if (short := ends <= starts).any():
+        length = int(np.diff(table.offsets)[short][0])
+        raise DataError(
+            f"Leaving out the last {leave_out:,} rows leaves nothing of a series of {length:,}.",
+            hint="Leave out fewer: --set data.leave_out=..., or bring a longer history.",
+        )
+    rows = np.concatenate([np.arange(*span) for span in zip(starts, ends, strict=True)])
+    parts = ("times", "values", "categories", "past", "known")
+    cropped = replace(
+        table,
+        **{name: getattr(table, name)[rows] for name in parts},
+        offsets=np.concatenate([[0], np.cumsum(ends - starts)]),
+    )
+    if not leave_out:
+        return cropped
+    return replace(cropped, ahead=table.ahead[:0], ahead_offsets=np.zeros_like(table.ahead_offsets))
+
+
 def _behind_last_target(
     values: np.ndarray, offsets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -123,7 +123,12 @@ class Windows:
 
 
 def origins(
-    offsets: np.ndarray, borders: np.ndarray, part: str, lookback: int, horizon: int
+    offsets: np.ndarray,
+    borders: np.ndarray,
+    part: str,
+    lookback: int,
+    horizon: int,
+    gap: int = 0,
 ) -> np.ndarray:
     """List the origins of one part.
 
@@ -136,6 +141,7 @@ def origins(
         part: `train`, `val` or `test`.
         lookback: L [rows].
         horizon: H [rows].
+        gap: rows after the validation part that the test part leaves out in front.
 
     Returns:
         (W,) int64 rows, series after series; a series too short for a window gives none.
@@ -143,7 +149,8 @@ def origins(
     number = _PART_NUMBERS[part]
     found: list[np.ndarray] = []
     for start, border in zip(offsets[:-1], borders, strict=True):
-        first = start + max(lookback, border[number - 1] if number else 0)
+        before = border[number - 1] + (gap if part == "test" else 0) if number else 0
+        first = start + max(lookback, before)
         last = start + border[number] - horizon
         found.append(np.arange(first, max(first, last + 1), dtype=np.int64))
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)

@@ -18,6 +18,7 @@ from torch import nn
 
 from forecast.artefact import AnyForecaster
 from forecast.batch import Batches, GridSpec, Spec
+from forecast.errors import DataError
 from forecast.loop import Fitted
 from forecast.models import MODELS
 from forecast.recipe import Recipe
@@ -46,6 +47,38 @@ class Finished:
     metrics: dict[str, Any]
     figures: dict[str, float]
     pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Say how a backtest divides the data.
+
+    Attributes:
+        windows: number of test windows, which end with the data and touch each other.
+        step: rows or frames of each window.
+        gap: rows between what a model has seen and the first that it is scored on.
+        rolling: every window trains on as many rows as the first one, not on all before it.
+    """
+
+    windows: int
+    step: int
+    gap: int = 0
+    rolling: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fold:
+    """Hold one window of a backtest.
+
+    Attributes:
+        recipe: the recipe whose test part is the window.
+        start: the time of its first row.
+        stop: the time of its last row.
+    """
+
+    recipe: Recipe
+    start: str
+    stop: str
 
 
 class Task(Protocol):
@@ -121,9 +154,17 @@ class _Kind(Protocol):
         ...
 
     def evaluate(
-        self, forecaster: AnyForecaster, source: str | None, device: str
+        self,
+        forecaster: AnyForecaster,
+        source: str | None,
+        device: str,
+        recipe: Recipe | None = None,
     ) -> dict[str, Any]:
         """Score a forecaster."""
+        ...
+
+    def folds(self, resolved: Recipe, plan: Plan) -> list[Fold]:
+        """Divide the data anew for each window of a backtest."""
         ...
 
     def predict(
@@ -164,8 +205,20 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
     return _kind(resolved.model).open_task(resolved, start, device)
 
 
+def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
+    """Divide the data of a recipe anew for each window of a backtest, the earliest first.
+
+    Raises:
+        DataError: the data are too short for so many windows.
+    """
+    return _kind(resolved.model).folds(resolved, plan)
+
+
 def evaluate(
-    forecaster: AnyForecaster, source: str | None = None, device: str = "auto"
+    forecaster: AnyForecaster,
+    source: str | None = None,
+    device: str = "auto",
+    recipe: Recipe | None = None,
 ) -> dict[str, Any]:
     """Score a trained forecaster, with the baselines beside it.
 
@@ -174,11 +227,12 @@ def evaluate(
         source: a file of which all that follows the first lookback is scored; None scores the test
             part of the data it was trained on, by the same split.
         device: where to run.
+        recipe: one whose data section is taken instead of the forecaster's own.
 
     Returns:
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
     """
-    return _kind(forecaster.recipe.model).evaluate(forecaster, source, device)
+    return _kind(forecaster.recipe.model).evaluate(forecaster, source, device, recipe)
 
 
 def predict(
@@ -228,3 +282,13 @@ def flat(metrics: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]
     if metrics["validation"]["mse"] is not None:
         figures["best_val_mse"] = metrics["validation"]["mse"]
     return figures
+
+
+def too_short(count: int, what: str, plan: Plan, validation: int) -> DataError:
+    """Say that data are too short for a backtest."""
+    return DataError(
+        f"{count:,} {what} do not hold {plan.windows} windows of {plan.step}"
+        + (f", a gap of {plan.gap}" if plan.gap else "")
+        + f" and {validation:,} {what} of validation, with any to train on.",
+        hint="Ask for fewer or shorter windows: --windows, --step.",
+    )

@@ -13,14 +13,15 @@ from torch import nn
 from forecast import grid_prediction
 from forecast.artefact import AnyForecaster, GridForecaster
 from forecast.batch import Batches, Forecast, GridBatch, GridSpec
-from forecast.data import grid_context, grids
+from forecast.data import grid_context, grid_reading, grids
 from forecast.data.grids import GridData
+from forecast.data.time_formats import shown
 from forecast.device import choose_device, memory_errors
-from forecast.errors import DataError
+from forecast.errors import DataError, UsageError
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.models.grid_baselines import rule_names, rules
 from forecast.recipe import Recipe
-from forecast.tasks import Finished, flat
+from forecast.tasks import Finished, Fold, Plan, flat, too_short
 from forecast.tracking import DatasetInfo
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
     return GridTask(recipe=stated, data=data)
 
 
-def evaluate(forecaster: AnyForecaster, source: str | None, device: str) -> dict[str, Any]:
+def evaluate(
+    forecaster: AnyForecaster, source: str | None, device: str, recipe: Recipe | None = None
+) -> dict[str, Any]:
     """Score a forecaster of grids."""
     assert isinstance(forecaster, GridForecaster)
     place, spec = choose_device(device), forecaster.spec
     if source is None:
-        section = forecaster.recipe.grid
+        section = (recipe or forecaster.recipe).grid
         data = grids.load(
             section,
             lookback=spec.lookback,
@@ -66,7 +69,7 @@ def evaluate(forecaster: AnyForecaster, source: str | None, device: str) -> dict
             device=place,
             arrays=forecaster.statistics,
         )
-        if data.digest != forecaster.data["digest"]:
+        if recipe is None and data.digest != forecaster.data["digest"]:
             raise DataError(
                 f"{forecaster.recipe.source_name} has changed since training: the digest of its "
                 f"frames was {forecaster.data['digest']} and is {data.digest}.",
@@ -87,6 +90,42 @@ def predict(forecaster: AnyForecaster, source: Any, device: str) -> xarray.Datas
     """Forecast the frames that follow."""
     assert isinstance(forecaster, GridForecaster)
     return grid_prediction.predict(forecaster, source, device).dataset()
+
+
+def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
+    """Divide frames anew for each window, by the times of the first and the last frame used."""
+    section = resolved.grid
+    grid = grid_reading.read(grids.located(section.source), section)
+    if not grid.clock.dated:
+        raise UsageError(
+            "Frames without dates have no later windows to be tested on one after the other.",
+            hint="Train and score them once: forecast train",
+        )
+    count = len(grid.times)
+    train_end, val_end, _ = grids.borders_of(section, grid)
+    validation = val_end - train_end
+    first = count - plan.windows * plan.step - plan.gap - validation
+    if first <= 0:
+        raise too_short(count, "frames", plan, validation)
+    found: list[Fold] = []
+    for number in range(plan.windows):
+        stop = count - (plan.windows - 1 - number) * plan.step
+        start = stop - plan.step - plan.gap - validation - first if plan.rolling else 0
+        divided = resolved.replace(
+            "data",
+            split=(0, validation, plan.step),
+            gap=plan.gap,
+            first=str(grid.times[start]),
+            last=str(grid.times[stop - 1]),
+        )
+        found.append(
+            Fold(
+                recipe=divided,
+                start=shown(grid.times[stop - plan.step]),
+                stop=shown(grid.times[stop - 1]),
+            )
+        )
+    return found
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import torch
@@ -15,11 +16,13 @@ from forecast import evaluation, pictures, prediction
 from forecast.artefact import AnyForecaster, Forecaster
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.data import loading, tables
+from forecast.data.known import Split
 from forecast.data.loading import SeriesData
+from forecast.data.time_formats import shown
 from forecast.loop import Fitted
 from forecast.models import MODELS, replay, unread_covariates
 from forecast.recipe import Recipe
-from forecast.tasks import Finished, flat
+from forecast.tasks import Finished, Fold, Plan, flat, too_short
 from forecast.tracking import DatasetInfo
 
 _MEASURES = ("mse", "mae", "rmse", "smape", "mase", "rmsse")
@@ -48,10 +51,13 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
         columns=start.columns if start else None,
         frequency=start.spec.frequency if start else None,
         levels=start.layout.levels if start else None,
+        keep=section.keep,
+        leave_out=section.leave_out,
     )
     data = loading.load(
         table,
         split=section.split,
+        gap=section.gap,
         lookback=resolved.window.lookback,
         horizon=resolved.window.horizon,
         season=section.season,
@@ -68,16 +74,47 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
     return SeriesTask(recipe=stated, data=data)
 
 
-def evaluate(forecaster: AnyForecaster, source: str | None, device: str) -> dict[str, Any]:
+def evaluate(
+    forecaster: AnyForecaster, source: str | None, device: str, recipe: Recipe | None = None
+) -> dict[str, Any]:
     """Score a forecaster of series."""
     assert isinstance(forecaster, Forecaster)
-    return evaluation.evaluate(forecaster, source, device)
+    return evaluation.evaluate(forecaster, source, device, recipe.table if recipe else None)
 
 
 def predict(forecaster: AnyForecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:
     """Forecast the rows that follow."""
     assert isinstance(forecaster, Forecaster)
     return prediction.predict(forecaster, source, device, **options)
+
+
+def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
+    """Divide a table anew for each window; every series ends where its own rows do."""
+    section = resolved.table
+    table = loading.read(section.source, section, keep=section.keep, leave_out=section.leave_out)
+    rows = int(np.diff(table.offsets).max())
+    division = Split(train=section.split[0], val=section.split[1], test=section.split[2])
+    train_end, val_end, _ = division.borders(rows)
+    validation = val_end - train_end
+    first = rows - plan.windows * plan.step - plan.gap - validation
+    if first <= 0:
+        raise too_short(rows, "rows", plan, validation)
+    last = table.times[int(table.offsets[np.diff(table.offsets).argmax() + 1]) - rows :]
+    found: list[Fold] = []
+    for number in range(plan.windows):
+        later = (plan.windows - 1 - number) * plan.step
+        divided = resolved.replace(
+            "data",
+            split=(first if plan.rolling else 0, validation, plan.step),
+            gap=plan.gap,
+            leave_out=section.leave_out + later,
+            keep=first + validation + plan.gap + plan.step if plan.rolling else None,
+        )
+        start = rows - later - plan.step
+        found.append(
+            Fold(recipe=divided, start=shown(last[start]), stop=shown(last[start + plan.step - 1]))
+        )
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
