@@ -27,7 +27,7 @@ LEVELS = [
     {"evaluation", "prediction", "grid_prediction"},
     {"bulk", "streaming", "tasks"},
     {"training"},
-    {"backtest"},
+    {"backtest", "tuning"},
     {"cli", "__main__"},
 ]
 # A program of its own, like the command line: MLflow's server runs it.

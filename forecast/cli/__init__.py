@@ -19,6 +19,7 @@ import forecast
 from forecast.cli import (
     backtest,
     baselines,
+    compare,
     console,
     datasets,
     doctor,
@@ -29,6 +30,7 @@ from forecast.cli import (
     registry,
     stream,
     train,
+    tune,
 )
 from forecast.errors import ForecastError
 
@@ -49,6 +51,8 @@ app.command(rich_help_panel=_RUN)(predict.predict)
 app.command(rich_help_panel=_RUN)(stream.stream)
 app.command(rich_help_panel=_RUN)(baselines.baselines)
 app.command(rich_help_panel=_RUN)(backtest.backtest)
+app.command(rich_help_panel=_RUN)(compare.compare)
+app.command(rich_help_panel=_RUN)(tune.tune)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=_KNOW)
 app.add_typer(models.app, name="models", rich_help_panel=_KNOW)
 app.add_typer(registry.app, name="registry", rich_help_panel=_KNOW)

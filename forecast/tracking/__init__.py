@@ -6,13 +6,17 @@ Importing it does not import MLflow, which takes a second; the first call that n
 from forecast.tracking.model import check_names
 from forecast.tracking.registry import add, promote, replay, resolve, rows, show
 from forecast.tracking.run import DatasetInfo, Run
+from forecast.tracking.search import Group, TrackedRun, grouped, tracked_runs
 from forecast.tracking.store import home, prepare, tracking_uri
 
 __all__ = [
     "DatasetInfo",
+    "Group",
     "Run",
+    "TrackedRun",
     "add",
     "check_names",
+    "grouped",
     "home",
     "prepare",
     "promote",
@@ -20,5 +24,6 @@ __all__ = [
     "resolve",
     "rows",
     "show",
+    "tracked_runs",
     "tracking_uri",
 ]

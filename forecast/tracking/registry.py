@@ -9,23 +9,20 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from forecast.errors import DataError, ForecastError, NotFoundError, UsageError, nearest
+from forecast.errors import DataError, NotFoundError, UsageError, nearest
 from forecast.tracking import model, records, store
 from forecast.tracking.records import Target
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-    from mlflow.store.entities import PagedList
 
-Item = TypeVar("Item")
 _EXPERIMENT = "forecast"
 
 
@@ -41,7 +38,7 @@ def add(artefact: Path, name: str, alias: str | None = None) -> int:
     """
     model.check_names(name, alias)
     described = model.describe(artefact)
-    with _client() as client:
+    with store.client() as client:
         target = Target(client=client)
         start = {
             "kind": "start",
@@ -64,9 +61,9 @@ def add(artefact: Path, name: str, alias: str | None = None) -> int:
 
 def rows() -> list[dict[str, Any]]:
     """List every version of every registered model, the newest first within a name."""
-    with _client() as client:
+    with store.client() as client:
         aliases = {item.name: item.aliases for item in _registered(client)}
-        versions = _pages(client.search_model_versions)
+        versions = store.pages(client.search_model_versions)
     listed = [_row(version, _aliases_of(version, aliases)) for version in versions]
     return sorted(listed, key=lambda row: (row["name"], -row["version"]))
 
@@ -77,7 +74,7 @@ def show(name: str, version: int | str) -> dict[str, Any]:
     Raises:
         NotFoundError: there is no such model, version or alias.
     """
-    with _client() as client:
+    with store.client() as client:
         found = _version(client, name, str(version))
         aliases = {name: client.get_registered_model(name).aliases}
         run = client.get_run(found.run_id) if found.run_id else None
@@ -108,7 +105,7 @@ def promote(name: str, version: int | str, alias: str) -> None:
         NotFoundError: there is no such model or version.
     """
     model.check_names(name, alias)
-    with _client() as client:
+    with store.client() as client:
         found = _version(client, name, str(version))
         client.set_registered_model_alias(name, alias, found.version)
 
@@ -128,7 +125,7 @@ def replay(folder: Path) -> int:
             f"There is nothing to send in {folder}: it has no {records.SPOOL}.",
             hint="Give the run's folder that the warning named.",
         )
-    with _client() as client:
+    with store.client() as client:
         return records.send_spool(Target(client=client), folder)
 
 
@@ -152,7 +149,7 @@ def resolve(uri: str, *, cache: Path | None = None) -> Path:
             f"{uri!r} is not the URI of a model.",
             hint="Write models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID.",
         )
-    with _client() as client:
+    with store.client() as client:
         place, digest = (_registered_place if scheme == "models" else _run_place)(client, rest)
         folder = _local(place)
         if folder is None:
@@ -242,7 +239,7 @@ def _registered_named(client: MlflowClient, name: str) -> RegisteredModel:
 
 def _stock(client: MlflowClient, known: RegisteredModel) -> str:
     """Put into words which versions and aliases there are."""
-    versions = _pages(client.search_model_versions)
+    versions = store.pages(client.search_model_versions)
     numbers = sorted(int(item.version) for item in versions if item.name == known.name)
     aliases = [f"{alias} -> {number}" for alias, number in sorted(known.aliases.items())]
     return f"{_counted('version', numbers)} and {_counted('alias', aliases)}"
@@ -280,17 +277,7 @@ def _aliases_of(version: ModelVersion, aliases: Mapping[str, Mapping[str, Any]])
 
 
 def _registered(client: MlflowClient) -> list[RegisteredModel]:
-    return _pages(client.search_registered_models)
-
-
-def _pages(search: Callable[..., PagedList[Item]]) -> list[Item]:
-    """Collect all pages of a search."""
-    page = search()
-    found = list(page)
-    while page.token:
-        page = search(page_token=page.token)
-        found += page
-    return found
+    return store.pages(client.search_registered_models)
 
 
 def _local(place: str) -> Path | None:
@@ -354,19 +341,3 @@ def _absent(error: Exception, sentence: str) -> NotFoundError:
         f"{sentence} in {store.shown(store.tracking_uri())}.",
         hint="See what is there: forecast registry list",
     )
-
-
-@contextmanager
-def _client() -> Generator[MlflowClient]:
-    """Yield a client of the store, and put MLflow's errors into ours."""
-    uri = store.tracking_uri()
-    store.load()
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-    try:
-        yield store.connect(uri)
-    except (MlflowException, OSError) as error:
-        raise ForecastError(
-            f"The tracking store {store.shown(uri)} could not be used: {error}",
-            hint="Mend that, or set MLFLOW_TRACKING_URI to another store.",
-        ) from error

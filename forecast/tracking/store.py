@@ -11,10 +11,10 @@ import gc
 import importlib
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,7 +23,9 @@ from forecast.errors import ForecastError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.store.entities import PagedList
 
+Item = TypeVar("Item")
 # What MLflow reads from the environment when it is imported or called. Its own defaults report
 # usage to its makers, narrate on stderr, print on stdout, where results go, and try for minutes to
 # reach a dead server.
@@ -98,6 +100,32 @@ def connect(uri: str) -> MlflowClient:
 
     with _collector_paused():
         return MlflowClient(uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+
+
+@contextmanager
+def client() -> Generator[MlflowClient]:
+    """Yield a client of the store, and put MLflow's errors into ours."""
+    uri = tracking_uri()
+    load()
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        yield connect(uri)
+    except (MlflowException, OSError) as error:
+        raise ForecastError(
+            f"The tracking store {shown(uri)} could not be used: {error}",
+            hint="Mend that, or set MLFLOW_TRACKING_URI to another store.",
+        ) from error
+
+
+def pages(search: Callable[..., PagedList[Item]]) -> list[Item]:
+    """Collect all pages of a search."""
+    page = search()
+    found = list(page)
+    while page.token:
+        page = search(page_token=page.token)
+        found += page
+    return found
 
 
 def shown(uri: str) -> str:

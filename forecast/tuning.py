@@ -1,0 +1,393 @@
+"""Tuning: settings searched for on the validation part; the test part is never looked at.
+
+A trial is a training cut short when it is worse than half of the others at the same epoch. Trials
+are kept in a file, so that a search that was stopped goes on, and several processes may share one.
+
+```
+$FORECAST_HOME/tuning/3f2a9c.../
+  trials.db      every trial, as Optuna keeps them
+  best.toml      the recipe of the best trial so far
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from forecast import artefact, atomic, recipe, tasks
+from forecast.device import choose_device, choose_precision, set_threads
+from forecast.errors import UsageError, nearest
+from forecast.loop import Silence, Watcher, fit
+from forecast.models import MODELS
+from forecast.recipe import Recipe
+from forecast.tasks import Task
+from forecast.tracking import Run, home
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+# Ranges over more than this factor are searched on a logarithmic scale.
+_LOGARITHMIC = 50.0
+_STARTUP_TRIALS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """Say what one setting may be.
+
+    Attributes:
+        key: `section.field`.
+        choices: the values to choose from; empty for a range.
+        low: the smallest of a range.
+        high: the largest.
+        whole: the range is of whole numbers.
+    """
+
+    key: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    whole: bool = False
+
+    def suggest(self, trial: Trial) -> Any:
+        """Let a trial choose."""
+        if self.choices:
+            # Optuna keeps choices as JSON; a list is one value.
+            picked = trial.suggest_categorical(self.key, [json.dumps(one) for one in self.choices])
+            return json.loads(picked)
+        logarithmic = self.low > 0 and self.high / self.low >= _LOGARITHMIC
+        if self.whole:
+            return trial.suggest_int(self.key, int(self.low), int(self.high), log=logarithmic)
+        return trial.suggest_float(self.key, self.low, self.high, log=logarithmic)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """Hold the result of a search.
+
+    Attributes:
+        recipe: file of the best recipe.
+        settings: what the best trial chose.
+        loss: its validation loss.
+        default_loss: that of the recipe as it was, the first trial.
+        trials: number of trials in the file, those of earlier calls included.
+        pruned: how many of them were cut short.
+    """
+
+    recipe: Path
+    settings: dict[str, Any]
+    loss: float
+    default_loss: float | None
+    trials: int
+    pruned: int
+
+
+def parse(text: str) -> Search:
+    """Read `section.key=low..high`, or `section.key=one,two,three`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    key, equals, written = text.partition("=")
+    wrong = UsageError(
+        f"--search {text!r} is neither a range nor a list of values.",
+        hint="For example: --search train.learning_rate=1e-5..1e-2 --search model.width=64,128",
+    )
+    if not equals or "." not in key or not written:
+        raise wrong
+    low, dots, high = written.partition("..")
+    try:
+        if dots:
+            bounds = float(low), float(high)
+            if not bounds[0] < bounds[1]:
+                raise wrong
+            whole = all(part.strip().lstrip("-").isdigit() for part in (low, high))
+            return Search(key=key.strip(), low=bounds[0], high=bounds[1], whole=whole)
+    except ValueError:
+        raise wrong from None
+    return Search(key=key.strip(), choices=tuple(_value(one) for one in written.split(",")))
+
+
+def default_searches(resolved: Recipe) -> list[Search]:
+    """Search what usually matters: learning rate, batch size, width and dropout."""
+    searches = [
+        Search(key="train.learning_rate", low=3e-5, high=1e-2),
+        Search(key="train.batch_size", choices=(16, 32, 64)),
+    ]
+    config = resolved.model_config
+    known = {field.name for field in fields(config)}
+    if "width" in known:
+        width = config.width
+        searches.append(Search(key="model.width", choices=(width // 2, width, 2 * width)))
+    if "dropout" in known:
+        searches.append(Search(key="model.dropout", low=0.0, high=0.4))
+    return searches
+
+
+def tune(
+    resolved: Recipe,
+    searches: Sequence[Search],
+    *,
+    trials: int = 20,
+    seconds: float | None = None,
+    watcher: Watcher | None = None,
+) -> Tuned:
+    """Search settings by the validation loss; the first trial is the recipe as it stands.
+
+    Args:
+        resolved: the recipe.
+        searches: what may change.
+        trials: trials in all, those kept from earlier calls included.
+        seconds: stop beginning new ones after so long.
+        watcher: is told how it goes.
+
+    Raises:
+        UsageError: Optuna is not installed, a setting is unknown, or the model has no steps.
+    """
+    optuna = _optuna()
+    watcher = watcher or Silence()
+    if MODELS[resolved.model].closed_form:
+        raise UsageError(f"{resolved.model} is solved for at once and has nothing to tune.")
+    _check(resolved, searches)
+    named = json.dumps([resolved.digest(), [repr(search) for search in searches]])
+    folder = home() / "tuning" / hashlib.sha256(named.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    study: Study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'trials.db'}",
+        study_name=resolved.model,
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(
+            seed=resolved.train.seed, n_startup_trials=_STARTUP_TRIALS
+        ),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=1),
+    )
+    states = optuna.trial.TrialState
+    done = len(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
+    if done:
+        watcher.notice(f"Going on with {done} trials that are done already.")
+    if not study.trials:
+        study.enqueue_trial(_as_it_stands(resolved, searches), skip_if_exists=True)
+    parent = Run.start(
+        experiment=resolved.tracking.experiment,
+        name=f"tune-{resolved.source_name}-{resolved.model}",
+        params={search.key: repr(search) for search in searches},
+        tags={"model": resolved.model, "tuning": str(folder)},
+        datasets=[],
+        folder=folder,
+    )
+    status = "FAILED"
+    cache: dict[str, Task] = {}
+    try:
+        study.optimize(
+            lambda trial: _trial(trial, resolved, searches, parent.run_id, folder, cache, watcher),
+            n_trials=max(0, trials - done),
+            timeout=seconds,
+            callbacks=[lambda study, trial: _keep_best(study, resolved, searches, folder)],
+        )
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        parent.finish(status)
+    best = study.best_trial
+    first = study.trials[0]
+    assert best.value is not None
+    return Tuned(
+        recipe=folder / "best.toml",
+        settings=_chosen(best.params, searches),
+        loss=best.value,
+        default_loss=first.value,
+        trials=len(study.trials),
+        pruned=len(study.get_trials(states=(states.PRUNED,))),
+    )
+
+
+def _trial(
+    trial: Trial,
+    resolved: Recipe,
+    searches: Sequence[Search],
+    parent: str | None,
+    folder: Path,
+    cache: dict[str, Task],
+    watcher: Watcher,
+) -> float:
+    """Train once and return the best validation loss."""
+    optuna = _optuna()
+    chosen = {search.key: search.suggest(trial) for search in searches}
+    try:
+        own = apply(resolved, chosen)
+    except UsageError as error:
+        # Such as a width that the number of heads does not divide.
+        watcher.notice(f"trial {trial.number}: {error}")
+        raise optuna.TrialPruned from error
+    device = choose_device(own.train.device)
+    key = json.dumps([own.to_dict()["data"], own.to_dict()["window"]], sort_keys=True)
+    task = cache.get(key) or tasks.open_task(own, None, device)
+    cache[key] = task
+    torch.manual_seed(own.train.seed)
+    try:
+        model = artefact.build(own.model, own.model_config, task.spec).to(device)
+    except UsageError as error:
+        watcher.notice(f"trial {trial.number}: {error}")
+        raise optuna.TrialPruned from error
+    set_threads(own.train.threads, sum(weight.numel() for weight in model.parameters()))
+    words = ", ".join(f"{name}={_short(value)}" for name, value in chosen.items())
+    watcher.notice(f"trial {trial.number}: {words}")
+    run = Run.start(
+        experiment=own.tracking.experiment,
+        name=f"trial-{trial.number}",
+        params=chosen,
+        tags={"model": own.model} | ({"mlflow.parentRunId": parent} if parent else {}),
+        datasets=[],
+        folder=folder,
+    )
+    status = "FAILED"
+    try:
+        fitted = fit(
+            model,
+            *task.batches(model, fresh=True),
+            replace(own.train, precision=choose_precision(own.train.precision, device)),
+            watcher=_Reporting(trial, watcher),
+        )
+        run.log({"best_val_loss": fitted.best_loss}, step=fitted.best_epoch)
+        status = "FINISHED"
+        return fitted.best_loss
+    except optuna.TrialPruned:
+        status = "FINISHED"
+        raise
+    except UsageError as error:
+        # A loss that is no longer finite, or memory that ran out: a bad choice of settings.
+        watcher.notice(f"trial {trial.number}: {error}")
+        raise optuna.TrialPruned from error
+    finally:
+        run.finish(status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reporting:
+    """Tell a trial the validation loss of each epoch, and end it when it falls behind."""
+
+    trial: Trial
+    watcher: Watcher
+
+    def begin(self, epochs: int, steps: int) -> None:
+        self.watcher.begin(epochs, steps)
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        self.watcher.step(epoch, step, loss)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        self.watcher.epoch(row)
+        self.trial.report(row["val_loss"], int(row["epoch"]))
+        if self.trial.should_prune():
+            raise _optuna().TrialPruned
+
+    def notice(self, text: str) -> None:
+        self.watcher.notice(text)
+
+
+def apply(resolved: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with settings, by `section.key`, changed.
+
+    Raises:
+        UsageError: an unknown setting, or a value that it does not allow.
+    """
+    sections: dict[str, dict[str, Any]] = {
+        name: {key: value for key, value in part.items() if value is not None}
+        for name, part in resolved.to_dict().items()
+    }
+    for path, value in settings.items():
+        section, _, key = path.partition(".")
+        sections.setdefault(section, {})[key] = value
+    return recipe.from_dict(sections)
+
+
+def _check(resolved: Recipe, searches: Sequence[Search]) -> None:
+    for search in searches:
+        low = search.choices[0] if search.choices else search.low
+        section, _, key = search.key.partition(".")
+        known = [f"{name}.{one}" for name, part in resolved.to_dict().items() for one in part]
+        if search.key not in known or key == "name":
+            raise UsageError(
+                f"There is no setting {search.key!r} to search.", hint=nearest(search.key, known)
+            )
+        if section in ("data", "tracking"):
+            raise UsageError(
+                f"{search.key} decides what is measured; losses under different values cannot be "
+                "compared.",
+                hint="Search settings of [model], [train] and window.lookback.",
+            )
+        if search.key == "window.horizon":
+            raise UsageError("Losses of different horizons cannot be compared.")
+        apply(resolved, {search.key: int(low) if search.whole else low})
+
+
+def _as_it_stands(resolved: Recipe, searches: Sequence[Search]) -> dict[str, Any]:
+    """Give what the recipe itself has chosen, as far as the search allows it."""
+    stated: dict[str, Any] = {}
+    for search in searches:
+        section, _, key = search.key.partition(".")
+        value = resolved.to_dict()[section][key]
+        if search.choices:
+            if value in search.choices:
+                stated[search.key] = json.dumps(value)
+        elif value is not None and search.low <= value <= search.high:
+            stated[search.key] = value
+    return stated
+
+
+def _chosen(params: Mapping[str, Any], searches: Sequence[Search]) -> dict[str, Any]:
+    """Give the settings of a trial as values: choices were kept as JSON."""
+    return {
+        search.key: json.loads(params[search.key]) if search.choices else params[search.key]
+        for search in searches
+    }
+
+
+def _keep_best(study: Study, resolved: Recipe, searches: Sequence[Search], folder: Path) -> None:
+    try:
+        best = study.best_trial
+    except ValueError:
+        return  # none is complete yet
+    own = apply(resolved, _chosen(best.params, searches))
+    source = own.data.source
+    if isinstance(source, str) and Path(source).exists():
+        # The recipe lies elsewhere, and its paths are meant from there.
+        own = own.replace("data", source=str(Path(source).absolute()))
+    text = f"# Validation loss {best.value:.6g}, trial {best.number} of {len(study.trials)}.\n\n"
+    atomic.write_bytes(folder / "best.toml", (text + own.to_toml()).encode())
+
+
+def _optuna() -> Any:
+    try:
+        import optuna  # noqa: PLC0415
+    except ImportError:
+        raise UsageError(
+            "Tuning needs Optuna, which is not installed.",
+            hint="Install it: pip install 'forecast[tune]'",
+        ) from None
+    optuna.logging.set_verbosity(logging.ERROR)
+    return optuna
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text.strip()
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.3g}"
+    return str(value)
