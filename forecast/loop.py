@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from forecast.batch import Batches
 from forecast.checkpoint import Checkpoint, Progress
 from forecast.device import autocast, choose_precision, memory_errors
+from forecast.distributed import Alone, Lost, Team
 from forecast.errors import ForecastError, UsageError
 from forecast.optimizer import Adam
 from forecast.recipe import TrainSection
@@ -94,6 +95,7 @@ def fit(
     *,
     watcher: Watcher | None = None,
     checkpoint: Checkpoint | None = None,
+    team: Team | None = None,
 ) -> Fitted:
     """Train a model and leave it with the weights of its best epoch.
 
@@ -108,12 +110,14 @@ def fit(
         section: how to train.
         watcher: is told how it goes.
         checkpoint: where to save; a checkpoint already there is gone on from.
+        team: the processes that train together; None is this one alone.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; everything up to the last step is saved.
+        Lost: another process has ended; everything up to the last step is saved.
         UsageError: the loss is no longer finite, or memory ran out.
     """
-    watcher = watcher or Silence()
+    watcher, team = watcher or Silence(), team or Alone()
     device = train.device
     precision = choose_precision(section.precision, device)
     optimizer = Adam(
@@ -138,10 +142,14 @@ def fit(
         return section.learning_rate * schedule(epoch, epoch * steps + step, total_steps)
 
     def save() -> None:
-        if checkpoint:
+        if checkpoint and not team.rank:
             checkpoint.save(progress, model, optimizer, best)
 
-    with _signals() as pending, memory_errors("training", section.batch_size):
+    with (
+        _signals() as pending,
+        memory_errors("training", section.batch_size),
+        _saved_when_lost(save),
+    ):
         while progress.epoch < section.epochs and not _exhausted(progress, section):
             model.train()
             order = train.order(progress.epoch, section.seed)[:windows].to(device)
@@ -149,28 +157,35 @@ def fit(
             losses[0], losses[1] = progress.loss_sum, progress.loss_count
             parts = order.split(section.batch_size)
             for step in range(progress.step, steps):
-                batch = train.batch(parts[step])
+                own, counted = team.share(parts[step])
+                team.seed(section.seed, progress.epoch, step)
+                batch = train.batch(own)
                 with autocast(precision, device):
                     total, count = loss_of(batch)
+                # Of all processes; a signal to one of them stops all after the same step.
+                stopped = torch.full_like(count, float(bool(pending)))
+                sums = team.total(torch.stack((total.detach() * counted, count * counted, stopped)))
                 optimizer.zero_grad()
-                (total / count.clamp(min=1)).backward()
+                (total * counted / sums[1].clamp(min=1)).backward()
+                team.add_gradients(model.parameters())
                 if section.clip:
                     nn.utils.clip_grad_norm_(model.parameters(), section.clip)
                 optimizer.step(rate(progress.epoch, step))
-                losses += torch.stack((total.detach(), count))
+                losses += sums[:2]
                 progress.step = step + 1
                 now = time.monotonic()
-                if pending or now - saved > section.checkpoint_seconds:
+                stop = bool(sums[2]) if team.size > 1 else bool(pending)
+                if stop or now - saved > section.checkpoint_seconds:
                     progress.loss_sum, progress.loss_count = losses.tolist()
                     save()
                     saved = now
-                    if pending:
-                        raise Interrupted(pending[0])
+                    if stop:
+                        raise Interrupted(pending[0] if pending else signal.SIGTERM)
                 if now - reported > _REPORT_SECONDS:
                     watcher.step(progress.epoch, progress.step, _finite(losses, section))
                     reported = now
             train_loss = _finite(losses, section)
-            val_loss = validation_loss(model, val) if len(val) else train_loss
+            val_loss = validation_loss(model, val, team) if len(val) else train_loss
             progress.epoch, progress.step = progress.epoch + 1, 0
             progress.loss_sum = progress.loss_count = 0.0
             progress.stale += 1
@@ -191,8 +206,8 @@ def fit(
             watcher.epoch(row)
             save()
             saved = time.monotonic()
-            if pending:
-                raise Interrupted(pending[0])
+            if float(team.total(torch.tensor(float(bool(pending)), device=device))):
+                raise Interrupted(pending[0] if pending else signal.SIGTERM)
     model.load_state_dict(best)
     model.eval()
     assert progress.best_loss is not None
@@ -202,15 +217,18 @@ def fit(
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, val: Batches[object]) -> float:
+def validation_loss(model: nn.Module, val: Batches[object], team: Team | None = None) -> float:
     """Take the mean loss over all targets of a part, in fp32 and without dropout."""
+    team = team or Alone()
     model.eval()
     loss_of = cast(Loss, model.loss)
     total = count = 0.0
-    for batch in val.batches(EVALUATION_BATCH):
-        batch_total, batch_count = loss_of(batch)
-        total += float(batch_total)
-        count += float(batch_count)
+    for number, batch in enumerate(val.batches(EVALUATION_BATCH)):
+        if number % team.size == team.rank:
+            batch_total, batch_count = loss_of(batch)
+            total += float(batch_total)
+            count += float(batch_count)
+    total, count = team.total(torch.tensor([total, count], dtype=torch.float64)).tolist()
     return total / max(count, 1.0)
 
 
@@ -251,6 +269,16 @@ def _finite(losses: Tensor, section: TrainSection) -> float:
             "--set train.clip=1.0",
         )
     return total / max(count, 1.0)
+
+
+@contextmanager
+def _saved_when_lost(save: Callable[[], None]) -> Generator[None]:
+    """Save when another process has ended: the step under way has changed no weight yet."""
+    try:
+        yield
+    except Lost:
+        save()
+        raise
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from forecast import artefact, atomic, evaluation, recipe, runs, tasks
+from forecast import artefact, atomic, distributed, evaluation, recipe, runs, tasks
 from forecast.artefact import AnyForecaster
 from forecast.checkpoint import Checkpoint
 from forecast.device import Stopwatch, choose_device, choose_precision, set_threads
+from forecast.distributed import Team
 from forecast.errors import UsageError
 from forecast.loop import Fitted, Interrupted, Silence, Watcher, fit
 from forecast.models import MODELS
@@ -118,7 +119,8 @@ def train(
     if start:
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = tasks.continued(resolved, start)
-    device = choose_device(resolved.train.device)
+    device = distributed.device_of(choose_device(resolved.train.device))
+    team = distributed.team(device)
     task = tasks.open_task(resolved, start, device)
     for notice in task.notices:
         watcher.notice(notice)
@@ -138,6 +140,8 @@ def train(
         "data": task.digest[:16],
         "start": artefact.weights_digest(start.model)[:16] if start else "fresh",
     }
+    if team.rank:
+        return _follow(untrained.to(device), task, identity, team)
     with runs.open_run(_title(resolved), identity, resume=resume) as kept:
         folder = kept.folder
         if resume and kept.fresh:
@@ -155,7 +159,8 @@ def train(
         kept.note(run.run_id)
         status = "FAILED"
         try:
-            fitted = _fit(untrained.to(device), task, folder, identity, run, watcher)
+            team.told(str(folder))
+            fitted = _fit(untrained.to(device), task, folder, identity, _Logged(watcher, run), team)
             trained = _keep(untrained, task, fitted, folder, run, out)
             status = "FINISHED"
         except (Interrupted, KeyboardInterrupt):
@@ -169,7 +174,16 @@ def train(
             trained = replace(trained, version=version)
         kept.finish()
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return replace(trained, cost=watch.read())
+    trained = replace(trained, cost=watch.read())
+    team.told(trained)
+    return trained
+
+
+def _follow(model: nn.Module, task: Task, identity: dict[str, str], team: Team) -> Trained:
+    """Train along with process 0, which alone writes, scores and speaks."""
+    folder = team.told(None)
+    _fit(model, task, Path(folder), identity, Silence(), team)
+    return team.told(None)
 
 
 def _fit(
@@ -177,8 +191,8 @@ def _fit(
     task: Task,
     folder: Path,
     identity: dict[str, str],
-    run: Run,
     watcher: Watcher,
+    team: Team,
 ) -> Fitted | None:
     """Find the weights, by steps or at once; None for a model that has no steps."""
     if MODELS[task.recipe.model].closed_form:
@@ -188,7 +202,8 @@ def _fit(
         model,
         *task.batches(model, fresh=identity["start"] == "fresh"),
         task.recipe.train,
-        watcher=_Logged(watcher, run),
+        watcher=watcher,
+        team=team,
         checkpoint=Checkpoint(path=folder / "checkpoint.safetensors", identity=identity),
     )
 

@@ -92,7 +92,7 @@ def train(
 
       forecast train uk-t2m --horizon 12
     """
-    from forecast import recipe, training
+    from forecast import distributed, recipe, training
     from forecast.cli.progress import Progress
 
     resolved = recipe.load(
@@ -126,6 +126,8 @@ def train(
             out=out,
             watcher=watcher,
         )
+    if distributed.rank():
+        return
     if as_json:
         console.document(trained.to_json())
         return

@@ -1,0 +1,203 @@
+"""Several processes that train one model: who they are, and what they add up.
+
+`torchrun` starts them and says in the environment how many there are. Each takes its share of every
+batch; sums of losses and gradients are over all shares, so that a step is the one that a single
+process would make of the whole batch, up to the order of additions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, distributed
+
+from forecast.errors import ForecastError, UsageError
+
+Item = TypeVar("Item")
+# Gradients travel in pieces of so many numbers: large enough to be worth a message, small enough
+# not to hold all of them twice.
+_PIECE = 4_000_000
+
+
+class Team(Protocol):
+    """Describe the processes that train together."""
+
+    @property
+    def rank(self) -> int:
+        """Tell which of them this one is; 0 writes and speaks for all."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Tell how many they are."""
+        ...
+
+    def share(self, index: Tensor) -> tuple[Tensor, float]:
+        """Give this process's part of a batch's windows, and what its loss counts: 0 or 1."""
+        ...
+
+    def seed(self, *parts: int) -> None:
+        """Set the random generator by the place in the training, differently in each process."""
+        ...
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Add up a small tensor over all processes."""
+        ...
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Add up the gradients over all processes, in place."""
+        ...
+
+    def told(self, value: Item | None) -> Item:
+        """Hear a value from process 0."""
+        ...
+
+
+class Alone:
+    """Be the only process: nothing is shared and nothing is added."""
+
+    rank, size = 0, 1
+
+    def share(self, index: Tensor) -> tuple[Tensor, float]:
+        """Take the whole batch."""
+        return index, 1.0
+
+    def seed(self, *parts: int) -> None:
+        """Leave the random generator, whose state a checkpoint holds, as it is."""
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Return what this process has."""
+        return sums
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Leave the gradients as they are."""
+
+    def told(self, value: Item | None) -> Item:
+        """Return the value."""
+        return cast(Item, value)
+
+
+class Processes:
+    """Be one of several processes, joined by gloo on CPUs and by NCCL on GPUs."""
+
+    def __init__(self, device: torch.device) -> None:
+        if not distributed.is_initialized():
+            _guarded(
+                lambda: distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            )
+        self.rank = distributed.get_rank()
+        self.size = distributed.get_world_size()
+        self._device = device
+
+    def share(self, index: Tensor) -> tuple[Tensor, float]:
+        """Take every `size`-th window; where there is none left, the first, counting nothing."""
+        own = index[self.rank :: self.size]
+        return (own, 1.0) if len(own) else (index[:1], 0.0)
+
+    def seed(self, *parts: int) -> None:
+        """Set the generator by the place alone, so that a resumed training draws the same."""
+        value = self.rank
+        for part in parts:
+            value = (value * 1_000_003 + part + 1) % (2**63 - 25)
+        torch.manual_seed(value)
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Add up a small tensor over all processes."""
+        sums = sums.clone()
+        _add_up(sums)
+        return sums
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Add up the gradients over all processes, in place, many in one message."""
+        waiting: list[Tensor] = []
+        for weight in parameters:
+            if not weight.requires_grad:
+                continue
+            if weight.grad is None:
+                # Another process may have one: all must send the same.
+                weight.grad = torch.zeros_like(weight)
+            waiting.append(weight.grad)
+            if sum(gradient.numel() for gradient in waiting) >= _PIECE:
+                self._add(waiting)
+                waiting = []
+        if waiting:
+            self._add(waiting)
+
+    def told(self, value: Item | None) -> Item:
+        """Hear a value from process 0."""
+        box: list[Any] = [value]
+        _guarded(lambda: distributed.broadcast_object_list(box, 0, device=self._device))
+        return box[0]
+
+    def _add(self, gradients: list[Tensor]) -> None:
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        _add_up(flat)
+        for gradient, part in zip(
+            gradients, flat.split([one.numel() for one in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+
+
+class Lost(ForecastError):  # noqa: N818 - it is no error of this process
+    """Report that another process of the job has ended."""
+
+
+def team(device: torch.device) -> Team:
+    """Join the processes that `torchrun` has started, if it has."""
+    return Processes(device) if size() > 1 else Alone()
+
+
+def size() -> int:
+    """Tell how many processes `torchrun` has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Tell which of them this one is."""
+    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+
+
+def device_of(device: torch.device) -> torch.device:
+    """Give each process of a machine a GPU of its own.
+
+    Raises:
+        UsageError: there are fewer GPUs than processes.
+    """
+    if size() == 1 or device.type != "cuda":
+        return device
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local >= torch.cuda.device_count():
+        raise UsageError(
+            f"Process {local + 1} of this machine has no GPU: there are "
+            f"{torch.cuda.device_count()}.",
+            hint="Start as many processes as there are GPUs: torchrun --nproc-per-node",
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def leave() -> None:
+    """Say good-bye to the others."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _add_up(tensor: Tensor) -> None:
+    def call() -> None:
+        distributed.all_reduce(tensor)
+
+    _guarded(call)
+
+
+def _guarded(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except (RuntimeError, OSError) as error:
+        raise Lost(
+            "Another process of this job has ended, and the training with it: "
+            f"{str(error).splitlines()[0]}",
+            hint="The run is saved up to its last step: start it again with --resume.",
+        ) from error
