@@ -34,7 +34,7 @@ LEVELS = [
     {"tracking"},
     {"loop", "pictures", "runs"},
     {"evaluation", "prediction", "grid_prediction"},
-    {"bulk", "streaming", "tasks"},
+    {"bulk", "engines", "streaming", "tasks"},
     {"training"},
     {"backtest", "tuning"},
     {"cli", "__main__"},

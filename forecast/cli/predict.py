@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from forecast.artefact import GridForecaster
 
 
+_CLUSTER = "On a cluster"
+
+
 def predict(
     model: Annotated[
         str,
@@ -77,6 +80,24 @@ def predict(
             rich_help_panel="What to forecast",
         ),
     ] = "adaptive",
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Forecast a long table in Parquet on a cluster: ray or spark (extras of these "
+            "names). --out is a new folder.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
+    places_apart: Annotated[
+        int,
+        typer.Option(
+            "--places",
+            min=1,
+            help="Places that an engine deals series out to.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = 8,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -114,6 +135,9 @@ def predict(
         raise UsageError(
             f"Intervals cannot be calibrated by {intervals!r}.", hint=nearest(intervals, METHODS)
         )
+    if engine is not None:
+        _predict_on(engine, model, inputs, files.required(out), level, places_apart, as_json)
+        return
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
     if isinstance(forecaster, GridForecaster):
@@ -198,6 +222,45 @@ def predict(
         raise PartialError(
             f"{len(skipped)} series have no observed value to forecast from: "
             f"{', '.join(skipped[:5])}.",
+            hint="Everything else was written.",
+        )
+
+
+def _predict_on(
+    engine: str,
+    model: str,
+    inputs: list[str],
+    out: Path,
+    level: list[float] | None,
+    places: int,
+    as_json: bool,
+) -> None:
+    from forecast import engines
+    from forecast.errors import PartialError
+
+    done = engines.predict_files(model, inputs, out, engine=engine, level=level, places=places)
+    speed = done.rows / max(done.seconds, 1e-9)
+    if as_json:
+        console.document(
+            {
+                "model": model,
+                "engine": engine,
+                "output": str(done.out),
+                "rows": done.rows,
+                "failed": [{"id": name, "reason": reason} for name, reason in done.failed],
+                "start_seconds": round(done.start_seconds, 2),
+                "seconds": round(done.seconds, 2),
+            }
+        )
+    else:
+        console.notice(
+            f"{done.rows:,} rows written to {done.out}: {engine} was up after "
+            f"{done.start_seconds:.1f} s, then {done.seconds:.1f} s, {speed:,.0f} rows/s."
+        )
+    if done.failed:
+        name, reason = done.failed[0]
+        raise PartialError(
+            f"{len(done.failed):,} series have no forecast. The first is {name!r}: {reason}",
             hint="Everything else was written.",
         )
 
