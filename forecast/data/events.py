@@ -47,6 +47,7 @@ class Events:
         label: a class or value attached to an event.
         node_features: what is known of a node at all times, in the order of `ids`.
         feature_names: F names.
+        dated: times were given as dates.
         notices: sentences on what was found and done.
     """
 
@@ -59,6 +60,7 @@ class Events:
     label: Float[Tensor, " E"] | None = None
     node_features: Float[Tensor, "N G"] | None = None
     feature_names: tuple[str, ...] = ()
+    dated: bool = False
     notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -157,7 +159,7 @@ def build(
                 hint="Fill the id in, or take the row out.",
                 file=file, row=first_row + missing, column=role,
             )  # fmt: skip
-    time = _times(table["t"], file, first_row)
+    time, dated = _times(table["t"], file, first_row)
     order = np.argsort(time, kind="stable")
     moved = int((np.diff(time) < 0).sum())
     if moved:
@@ -191,6 +193,7 @@ def build(
         label=numbers.get("label"),
         node_features=None if nodes is None else _node_features(Path(nodes), ids),
         feature_names=names,
+        dated=dated,
         notices=tuple(found),
     )
 
@@ -247,8 +250,8 @@ def _roles(frame: pl.DataFrame, columns: Mapping[str, str], path: Path) -> dict[
     return names
 
 
-def _times(column: pl.Series, file: str | None, first_row: int) -> np.ndarray:
-    """Give times as float64, which holds seconds since 1970 to a microsecond."""
+def _times(column: pl.Series, file: str | None, first_row: int) -> tuple[np.ndarray, bool]:
+    """Give times as float64, which holds seconds since 1970 to a microsecond, and if dates came."""
     given = column
     if column.dtype == pl.String:
         number = column.cast(pl.Float64, strict=False)
@@ -258,7 +261,8 @@ def _times(column: pl.Series, file: str | None, first_row: int) -> np.ndarray:
             except pl.exceptions.ComputeError:
                 number = number.fill_null(float("nan"))
         column = number
-    if column.dtype.is_temporal():
+    dated = column.dtype.is_temporal()
+    if dated:
         column = column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
     time = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy().copy()
     bad = ~np.isfinite(time)
@@ -269,7 +273,7 @@ def _times(column: pl.Series, file: str | None, first_row: int) -> np.ndarray:
             hint="Give numbers or ISO dates.",
             file=file, row=first_row + row, column="t",
         )  # fmt: skip
-    return time
+    return time, dated
 
 
 def _finite(

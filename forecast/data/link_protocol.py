@@ -24,6 +24,8 @@ from forecast.data.events import Events
 from forecast.errors import DataError
 
 RANK_SEED, PAIR_SEED = 20, 21
+# Negatives that each event is ranked against.
+RANKED = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +101,7 @@ def _event_keys(seed: int, numbers: np.ndarray) -> np.ndarray:
 
 
 def rank_negatives(
-    events: Events, part: range, *, count: int = 100, past: int | None = None
+    events: Events, part: range, *, count: int = RANKED, past: int | None = None
 ) -> Int[Tensor, "n K"]:
     """Fix the negatives that each event of a part is ranked against; -1 fills up short rows.
 

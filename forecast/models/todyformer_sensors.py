@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from forecast.batch import Forecast, SeriesBatch, Spec
+from forecast.batch import EventSpec, Forecast, SeriesBatch
 from forecast.errors import UsageError
 from forecast.kernels.segment import attend, owners
 
@@ -55,7 +55,7 @@ class SensorTodyformer(nn.Module):
 
     Args:
         config: its size.
-        spec: the shape of the task; its variates are the sensors.
+        spec: the shape of the task; its nodes are the sensors.
         src: where the edges come from.
         dst: where they go to.
         weight: their weights, above 0.
@@ -71,7 +71,7 @@ class SensorTodyformer(nn.Module):
     def __init__(
         self,
         config: SensorTodyformerConfig,
-        spec: Spec,
+        spec: EventSpec,
         src: Int[Tensor, " e"],
         dst: Int[Tensor, " e"],
         weight: Float[Tensor, " e"],
@@ -87,17 +87,17 @@ class SensorTodyformer(nn.Module):
                     hint=f"Choose a divisor of {whole}.",
                 )
         self.config, self.spec = config, spec
-        nodes = torch.arange(spec.variates)
+        nodes = torch.arange(spec.nodes)
         source, target = torch.cat([src, nodes]), torch.cat([dst, nodes])
-        weights = torch.cat([weight, torch.ones(spec.variates)]).clamp(min=1e-6)
-        order = torch.argsort(target * spec.variates + source)
+        weights = torch.cat([weight, torch.ones(spec.nodes)]).clamp(min=1e-6)
+        order = torch.argsort(target * spec.nodes + source)
         self.register_buffer("source", source[order])
-        offsets = torch.searchsorted(target[order], torch.arange(spec.variates + 1))
+        offsets = torch.searchsorted(target[order], torch.arange(spec.nodes + 1))
         self.register_buffer("offsets", offsets)
         self.register_buffer("edges", torch.stack([weights, weights.log()], 1)[order])
         width, patches = config.width, spec.lookback // config.patch
         self.embed = nn.Linear(2 * config.patch, width)
-        self.node = nn.Parameter(torch.randn(spec.variates, 1, width) * 0.1)
+        self.node = nn.Parameter(torch.randn(spec.nodes, 1, width) * 0.1)
         self.position = nn.Parameter(torch.randn(patches, width) * 0.1)
         self.calendar = nn.Linear(spec.calendar, width) if spec.calendar else None
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))

@@ -18,7 +18,7 @@ from forecast.data import link_protocol, temporal_graphs
 from forecast.data.event_batches import window
 from forecast.data.event_history import EventHistory
 from forecast.errors import DataError, NotFoundError
-from forecast.models.graph_baselines import historical_mean, moving_average, score_links
+from forecast.models.graph_baselines import fit_pooled, moving_average, pooled, score_links, slot_means
 
 DATA = os.environ.get("FORECAST_DATA")
 real = pytest.mark.skipif(
@@ -106,9 +106,12 @@ def test_history_equals_a_loop():
                if (a, b) == (u, v)]  # fmt: skip
         assert float(last[0]) == max(met, default=-torch.inf)
         assert int(count[0]) == len(met)
-    drawn = history.draw_past(torch.tensor([0, 4]), torch.tensor([60, 60]), 200)
-    for row, node in zip(drawn, (0, 4), strict=True):
-        assert set(row.tolist()) == set(dst[:60][src[:60] == node].tolist())
+    drawn, known = history.draw_past(torch.tensor([0, 4]), torch.tensor([60, 60]), 200)
+    for row, number, node in zip(drawn, known, (0, 4), strict=True):
+        met = set(dst[:60][src[:60] == node].tolist())
+        assert set(row.tolist()) == met | {-1}
+        # each of them once
+        assert int((row >= 0).sum()) == number == len(met)
 
 
 def test_the_hash_is_the_published_one():
@@ -204,6 +207,15 @@ def test_rules_for_values():
     past = torch.tensor([[[1.0], [2.0], [6.0]]])
     assert moving_average(past, 2, steps=2).flatten().tolist() == [4, 4]
     train = torch.tensor([[1.0], [10.0], [3.0]])
-    # slot 0 has 1 and 3, slot 1 has 10
-    found = historical_mean(train, torch.tensor([[1, 0]]), season=2)
-    assert found.flatten().tolist() == [10, 2]
+    # slot 0 has 1 and 3, slot 1 has 10, slot 2 has none
+    found = slot_means(train, torch.tensor([0, 1, 0]), season=3)
+    assert found.flatten().tolist() == [2, 10, pytest.approx(14 / 3)]
+    # each next value is twice the last one less the one before and 1 more, at every node
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randn(9, 2, 3, generator=generator)
+    target = 2 * windows[:, 1:] - windows[:, :1] + 1
+    mask = torch.ones_like(target, dtype=torch.bool)
+    mask[0], target[0] = False, 99.0
+    weights = fit_pooled(windows, target, mask)
+    torch.testing.assert_close(weights.flatten(), torch.tensor([-1.0, 2.0, 1.0]))
+    torch.testing.assert_close(pooled(windows, weights)[1:], target[1:])

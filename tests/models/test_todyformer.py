@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 
-from forecast.batch import EventBatch, EventSpec, SeriesBatch, Spec
+from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.data import events as event_files
 from forecast.data.event_batches import AffinityBatches, LinkBatches, SnapshotBatches, window
 from forecast.data.event_history import FACTS, EventHistory
@@ -287,7 +287,7 @@ def test_shares_start_at_the_moving_average():
 
 def test_sensors_start_at_persistence_and_hear_only_their_neighbours():
     torch.manual_seed(0)
-    spec = Spec(lookback=12, horizon=3, variates=5)
+    spec = EventSpec(task="sensor", lookback=12, horizon=3, nodes=5)
     config = SensorTodyformerConfig(width=16, heads=2, patch=3, depth=1, dropout=0.0)
     src, dst = torch.tensor([0, 1]), torch.tensor([1, 2])
     network = SensorTodyformer(config, spec, src, dst, torch.tensor([0.5, 0.9])).eval()
