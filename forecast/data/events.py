@@ -115,6 +115,12 @@ def read(
     """
     path = Path(path)
     frame, header = _load(path)
+    if frame.width < 3:
+        raise DataError(
+            f"An event needs src, dst and t; there are {frame.width} columns.",
+            hint="Separate the cells by commas, tabs or single blanks.",
+            file=str(path), row=1,
+        )  # fmt: skip
     names = (
         _roles(frame, columns or {}, path)
         if header
@@ -217,12 +223,6 @@ def _load(path: Path) -> tuple[pl.DataFrame, bool]:
         raise DataError(
             f"It is no table of events: {reason}", hint="Give src, dst, t.", file=str(path)
         ) from error
-    if frame.width < 3:
-        raise DataError(
-            f"An event needs src, dst and t; the first row is {first[:60]!r}.",
-            hint="Separate the cells by commas, tabs or single blanks.",
-            file=str(path), row=1,
-        )  # fmt: skip
     return frame, header
 
 

@@ -18,7 +18,13 @@ from forecast.data import link_protocol, temporal_graphs
 from forecast.data.event_batches import window
 from forecast.data.event_history import EventHistory
 from forecast.errors import DataError, NotFoundError
-from forecast.models.graph_baselines import fit_pooled, moving_average, pooled, score_links, slot_means
+from forecast.models.graph_baselines import (
+    fit_pooled,
+    moving_average,
+    pooled,
+    score_links,
+    slot_means,
+)
 
 DATA = os.environ.get("FORECAST_DATA")
 real = pytest.mark.skipif(
