@@ -23,12 +23,16 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from forecast.batch import EventSpec, Forecast, SeriesBatch
 from forecast.errors import UsageError
 from forecast.kernels.segment import attend, owners
 
 Positive = Annotated[int, Field(ge=1)]
+
+# Numbers on edges that are held at once.
+_CELLS = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,12 +171,7 @@ class _Block(nn.Module):
     ) -> Float[Tensor, "N B S D"]:
         shape, width = x.shape, x.shape[-1]
         flat = x.flatten(1, 2)  # (N, G, D)
-        sent = self.key_value(flat).index_select(0, source) + self.edge(edges)[:, None]
-        key, value = sent.view(*sent.shape[:2], 2, self.heads, -1).unbind(2)  # (e, G, A, E)
-        query = self.query(flat).index_select(0, owners(offsets)).view_as(key)
-        scores = (query * key).sum(-1).flatten(1) / math.sqrt(key.shape[-1])
-        # For the segments every window, patch and head is a head.
-        received = attend(scores, value.flatten(1, 2), offsets).view(*flat.shape)
+        received = self._receive(flat, source, self.edge(edges), offsets)
         x = self.norm(functional.gelu(self.out(received) + self.skip(flat))).view(shape)
         rows = self.qkv(self.attention_norm(x)).flatten(0, 1)  # (N B, S, 3D)
         q, k, v = rows.view(*rows.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
@@ -180,3 +179,39 @@ class _Block(nn.Module):
         mixed = self.mix(mixed.reshape(-1, shape[2], width)).view(shape)
         x = x + functional.dropout(mixed, self.dropout, self.training)
         return x + self.mixer(x)
+
+    def _receive(
+        self,
+        x: Float[Tensor, "N G D"],
+        source: Int[Tensor, " e"],
+        code: Float[Tensor, "e D2"],
+        offsets: Int[Tensor, " N1"],
+    ) -> Float[Tensor, "N G D"]:
+        """Sum what each sensor hears, a few windows and patches at a time.
+
+        There are many more edges than sensors: of what lies on edges nothing is kept for the
+        backward pass but computed again.
+        """
+        query, key_value = self.query(x), self.key_value(x)
+        target = owners(offsets)
+
+        def messages(query: Tensor, key_value: Tensor, code: Tensor) -> Tensor:
+            sent = key_value.index_select(0, source) + code[:, None]
+            key, value = sent.view(*sent.shape[:2], 2, self.heads, -1).unbind(2)  # (e, g, A, E)
+            asked = query.index_select(0, target).view_as(key)
+            scores = (asked * key).sum(-1).flatten(1) / math.sqrt(key.shape[-1])
+            # For the segments every window, patch and head is a head.
+            return attend(scores, value.flatten(1, 2), offsets).view_as(query)
+
+        step = max(1, _CELLS // code.numel())
+        parts: list[Tensor] = []
+        for each in zip(query.split(step, 1), key_value.split(step, 1), strict=True):
+            if torch.is_grad_enabled():
+                heard = checkpoint(
+                    messages, *each, code, use_reentrant=False, preserve_rng_state=False
+                )
+                assert isinstance(heard, Tensor)
+                parts.append(heard)
+            else:
+                parts.append(messages(*each, code))
+        return torch.cat(parts, 1)
