@@ -3,8 +3,7 @@
 `order` is chronological: a batch is a run of events, scored from what was known before the first of
 them, and revealed afterwards.
 
-Letters: E events, N nodes, W events of a window, B queries, K negatives of a query, L last values,
-H horizon, S steps of a sequence of snapshots.
+Letters: E events, N nodes, W events of a window, B queries, K negatives of a query.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from forecast.batch import EventBatch
 from forecast.data.event_history import EventHistory
 from forecast.data.events import Events
 from forecast.data.link_protocol import RANKED, Split, pair_negatives, rank_negatives
-from forecast.data.temporal_graphs import Snapshots
 from forecast.errors import UsageError
 
 # Past negatives are of this first part of what is known, as those of validation are of training.
@@ -218,79 +216,6 @@ def link_batches(
         longest=longest,
         weights=weights,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SnapshotBatches:
-    """Ask for the next values of all nodes, a step of a sequence of snapshots in each batch.
-
-    Attributes:
-        graph: the snapshots; its values in scaled space, none missing.
-        steps: the steps to forecast from, each the first of its horizon.
-        lookback: L, last values, and snapshots of the window.
-        horizon: H.
-    """
-
-    graph: Snapshots
-    steps: Int[Tensor, " n"]
-    lookback: int
-    horizon: int = 1
-
-    @property
-    def device(self) -> torch.device:
-        """Tell where the values lie."""
-        return self.graph.values.device
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def order(self, epoch: int, seed: int) -> Int[Tensor, " n"]:
-        """Permute the steps of a training epoch; epoch and seed alone decide."""
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        return torch.randperm(len(self), generator=generator)
-
-    def batch(self, index: Int[Tensor, " one"]) -> EventBatch:
-        """Ask for the values from one step on, from the snapshots before it.
-
-        Raises:
-            UsageError: more than one step is asked for: each has a window of its own.
-        """
-        if len(index) != 1:
-            raise UsageError(
-                f"A batch of snapshots is one step, not {len(index)}.",
-                hint="Set train.batch_size=1.",
-            )
-        step, graph = int(self.steps[index[0]]), self.graph
-        first = max(0, step - self.lookback)
-        part = slice(int(graph.offsets[first]), int(graph.offsets[step]))
-        sizes = graph.offsets[first : step + 1].diff()
-        when = torch.repeat_interleave(torch.arange(first, step), sizes)
-        history = graph.values[first:step].T  # (N, L)
-        if history.shape[1] < self.lookback:
-            missing = history[:, :1].expand(-1, self.lookback - history.shape[1])
-            history = torch.cat([missing, history], 1)
-        nodes = torch.arange(graph.values.shape[1])
-        return EventBatch(
-            src=graph.src[part],
-            dst=graph.dst[part],
-            time=when.double(),
-            now=float(step),
-            query=nodes,
-            query_time=torch.full((len(nodes),), float(step), dtype=torch.float64),
-            weight=graph.weight[part],
-            patch=when - (step - self.lookback),
-            history=history,
-            truth=graph.values[step : step + self.horizon].T,
-        )
-
-    def batches(self, size: int) -> Iterator[EventBatch]:
-        """Go through the steps in order."""
-        for index in torch.arange(len(self)).split(1):
-            yield self.batch(index)
-
-    def every(self, step: int) -> SnapshotBatches:
-        """Keep each `step`-th step."""
-        return replace(self, steps=self.steps[::step])
 
 
 @dataclass(frozen=True, kw_only=True)

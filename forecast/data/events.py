@@ -213,7 +213,7 @@ def _load(path: Path) -> tuple[pl.DataFrame, bool]:
         first = file.readline().strip()
     separator = next((mark for mark in (",", "\t", ";") if mark in first), " ")
     cells = first.split(separator)
-    header = not any(_is_number(cell) for cell in cells)
+    header = not any(is_number(cell) for cell in cells)
     try:
         frame = pl.read_csv(
             path, separator=separator, has_header=header, infer_schema_length=None
@@ -226,7 +226,8 @@ def _load(path: Path) -> tuple[pl.DataFrame, bool]:
     return frame, header
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Tell whether a cell of text is a number."""
     try:
         float(cell)
     except ValueError:

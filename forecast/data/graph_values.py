@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from forecast.batch import EventBatch, EventSpec, Forecast, SeriesBatch
 from forecast.data import graph_pictures
-from forecast.data.event_batches import SnapshotBatches
 from forecast.data.graph_section import GraphScaler, GraphSection, borders, digest_of
+from forecast.data.snapshot_batches import SnapshotBatches
 from forecast.data.temporal_graphs import SensorGraph, Snapshots
 from forecast.data.windows import Series, Windows
 from forecast.errors import DataError

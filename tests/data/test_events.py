@@ -204,9 +204,19 @@ def test_steps_are_in_order_of_numbers_and_unknown_sensors_are_counted(tmp_path)
     said = " ".join(graph.notices)
     assert "1 edges name a sensor without" in said
     assert "1 readings of 0" in said
+    by_place = temporal_graphs.read_sensors(readings, write(tmp_path, "src,dst\n1,0\n", "e.csv"))
+    assert (by_place.src.tolist(), by_place.weight.tolist()) == ([1], [1])
     edges = write(tmp_path, "src,dst\nq,zzz\n", "e.csv")
     with pytest.raises(DataError, match="No edge has both"):
         temporal_graphs.read_sensors(readings, edges)
+
+
+def test_a_matrix_of_weights_is_read_as_its_edges(tmp_path):
+    readings = write(tmp_path, "a,b,c,d\n1,2,3,4\n", "r.csv")
+    matrix = write(tmp_path, "1,0,0.5,0\n0,1,0,0\n0,0,0,0.25\n0,0,0,1\n", "m.csv")
+    graph = temporal_graphs.read_sensors(readings, matrix)
+    assert (graph.src.tolist(), graph.dst.tolist()) == ([0, 2], [2, 3])
+    assert graph.weight.tolist() == [0.5, 0.25]
 
 
 def test_rules_for_values():

@@ -10,8 +10,9 @@ import torch
 
 from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.data import events as event_files
-from forecast.data.event_batches import AffinityBatches, LinkBatches, SnapshotBatches, window
+from forecast.data.event_batches import AffinityBatches, LinkBatches, window
 from forecast.data.event_history import FACTS, EventHistory
+from forecast.data.snapshot_batches import SnapshotBatches
 from forecast.data.temporal_graphs import Snapshots
 from forecast.errors import UsageError
 from forecast.models.todyformer import Todyformer, TodyformerConfig
