@@ -81,8 +81,9 @@ class Events:
 
     def codes(self, ids: pl.Series) -> Int[Tensor, " n"]:
         """Turn ids into node numbers; -1 stands for one that no event has."""
-        if not self.ids.dtype.is_integer() and self.ids.dtype != ids.dtype:
-            ids = ids.cast(pl.String)
+        if self.ids.dtype != ids.dtype:
+            # Ids typed at a command line are text; one that is no number is none of these.
+            ids = ids.cast(self.ids.dtype, strict=False)
         known = {name: number for number, name in enumerate(self.ids.to_list())}
         return torch.tensor([known.get(name, -1) for name in ids.to_list()], dtype=torch.int64)
 

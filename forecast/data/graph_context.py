@@ -187,8 +187,16 @@ def _events(
 
 
 def _joined(kept: Events, fresh: Events) -> Events:
-    frames = [graph_links.frame_of(part) for part in (kept, fresh) if len(part)]
-    return event_files.build(pl.concat(frames, how="vertical_relaxed"))
+    if not len(fresh):
+        return kept
+    before, after = graph_links.frame_of(kept), graph_links.frame_of(fresh)
+    if before.columns != after.columns:
+        raise DataError(
+            f"The events have {', '.join(after.columns)}, those kept with the model "
+            f"{', '.join(before.columns)}.",
+            hint="Give the same columns.",
+        )
+    return event_files.build(pl.concat([before, after], how="vertical_relaxed"))
 
 
 def _instant(at: str | float, dated: bool) -> float:

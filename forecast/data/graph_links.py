@@ -93,6 +93,11 @@ class EventData:
 class LinkData(EventData):
     """Ask who meets whom next."""
 
+    @property
+    def batch_size(self) -> int:
+        """Tell how many events a step of training has: as many as are asked about together."""
+        return self.section.queries
+
     def windows(self, part: str) -> LinkBatches:
         """Give the batches of `train`, `val` or `test`."""
         section = self.section
@@ -126,6 +131,11 @@ class LinkData(EventData):
 @dataclass(frozen=True, kw_only=True)
 class ShareData(EventData):
     """Ask how each source's events of the next period share out among destinations."""
+
+    @property
+    def batch_size(self) -> int:
+        """Tell how many periods a step of training has: each has a window of its own."""
+        return 1
 
     def windows(self, part: str) -> AffinityBatches:
         """Give the periods of `train`, `val` or `test` that lie wholly inside."""
@@ -256,9 +266,9 @@ def numbered(events: Events, description: Mapping[str, Any]) -> Events:
 
     Without features of nodes a model knows none by number, and any numbers do.
     """
-    known = pl.Series("id", description["ids"], dtype=events.ids.dtype)
-    if not len(known):
+    if not description["ids"]:
         return events
+    known = pl.Series("id", description["ids"]).cast(events.ids.dtype)
     new = events.ids.filter(~events.ids.is_in(known.implode()))
     ids = pl.concat([known, new])
     place = {name: number for number, name in enumerate(ids.to_list())}

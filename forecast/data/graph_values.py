@@ -171,6 +171,11 @@ class NodeData(ValueData):
     graph: Snapshots
     largest: Tensor
 
+    @property
+    def batch_size(self) -> int:
+        """Tell how many steps a step of training has: each has a window of its own."""
+        return 1
+
     def arrays(self) -> dict[str, Tensor]:
         """Give the tensors that forecasting with a model trained on this needs."""
         return super().arrays() | {"largest": self.largest}
@@ -200,6 +205,11 @@ class SensorData(ValueData):
     """
 
     graph: SensorGraph
+
+    @property
+    def batch_size(self) -> None:
+        """Leave open how many windows a step of training has."""
+        return None
 
     def windows(self, part: str) -> Windows:
         """Give the windows of `train`, `val` or `test`."""

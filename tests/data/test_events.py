@@ -56,6 +56,7 @@ def test_text_without_a_header_dates_parquet_and_negative_times(tmp_path):
     events = event_files.read(write(tmp_path, "7 9 -3\n9 7 4\n", "a.txt"))
     assert events.ids.to_list() == [7, 9]
     assert "1 events have negative times" in events.notices[0]
+    assert events.codes(pl.Series(["9", "x", "7"])).tolist() == [1, -1, 0]
     dated = event_files.read(write(tmp_path, "from,to,date\n1,2,1970-01-02\n1,3,1970-01-03\n"))
     assert dated.time.tolist() == [86_400, 172_800]
     path = tmp_path / "b.parquet"

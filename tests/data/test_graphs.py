@@ -114,6 +114,10 @@ def test_links_are_forecast_from_the_history_kept_and_from_a_file_alike(tmp_path
     found, wanted = (graph_context.predict(model, one) for one in (early, alone))
     assert found.equals(wanted)
     assert len(found["src"].unique()) == 12
+    other = frame.drop("weight").with_columns(pl.col("t") + 10**6)
+    other.write_csv(tmp_path / "other.csv")
+    with pytest.raises(DataError, match="those kept with the model src, dst, t, weight"):
+        graph_context.read_context(*kept, str(tmp_path / "other.csv"), history=data.history())
     for at, words in (("2020-01-01", "is not a number"), (-5, "No event is before")):
         with pytest.raises((UsageError, DataError), match=words):
             graph_context.read_context(*kept, history=data.history(), at=at)
