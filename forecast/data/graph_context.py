@@ -156,14 +156,12 @@ def _events(
         check_features(events.feature_names, description, str(paths[0]))
         notices += events.notices
         if kept is not None:
-            # Feeding the history again is safe: what it holds is not counted twice.
-            fresh = events.time > kept.time[-1]
-            if not bool(fresh.all()):
+            events, left_out = graph_links.appended(kept, events)
+            if left_out:
                 notices.append(
-                    f"{int((~fresh).sum())} events are not later than the last one kept with the "
-                    "model: left out."
+                    f"{left_out} events are not later than the last one kept with the model: left "
+                    "out."
                 )
-            events = _joined(kept, events.take(fresh))
     elif kept is not None:
         events = kept
     else:
@@ -184,19 +182,6 @@ def _events(
     return EventContext(
         events=events.take(known), at=now, spec=spec, section=section, notices=tuple(notices)
     )
-
-
-def _joined(kept: Events, fresh: Events) -> Events:
-    if not len(fresh):
-        return kept
-    before, after = graph_links.frame_of(kept), graph_links.frame_of(fresh)
-    if before.columns != after.columns:
-        raise DataError(
-            f"The events have {', '.join(after.columns)}, those kept with the model "
-            f"{', '.join(before.columns)}.",
-            hint="Give the same columns.",
-        )
-    return event_files.build(pl.concat([before, after], how="vertical_relaxed"))
 
 
 def _instant(at: str | float, dated: bool) -> float:

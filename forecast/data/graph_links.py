@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from forecast.batch import EventSpec, Scores
+from forecast.data import events as event_files
 from forecast.data import graph_pictures, link_protocol
 from forecast.data.event_batches import AffinityBatches, LinkBatches, link_batches
 from forecast.data.event_history import FACTS
@@ -177,7 +178,12 @@ class ShareData(EventData):
 
 
 def build(
-    events: Events, section: GraphSection, *, lookback: int, spec: EventSpec | None = None
+    events: Events,
+    section: GraphSection,
+    *,
+    lookback: int,
+    spec: EventSpec | None = None,
+    first: int = 0,
 ) -> LinkData | ShareData:
     """Divide events for training, or as what a trained model is to be scored on.
 
@@ -185,7 +191,9 @@ def build(
         events: what was read.
         section: how, its task settled.
         lookback: W.
-        spec: of the trained model; all events but the first of a time are then the test part.
+        spec: of a trained model that is to be scored; all events with a past are then the
+            test part.
+        first: the first event to score, those before being known.
 
     Raises:
         DataError: a part is empty.
@@ -201,7 +209,7 @@ def build(
             events, quantiles=quantiles(section), inductive=section.inductive
         )
     else:
-        split = _everything(events, section)
+        split = _everything(events, section, first)
     given = spec or EventSpec(
         task="affinity" if section.task == "affinity" else "link",
         time_unit=float(events.time[split.train - 1] - events.time[0]) / _UNITS or 1.0,
@@ -261,6 +269,28 @@ def frame_of(events: Events) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
+def appended(kept: Events, later: Events) -> tuple[Events, int]:
+    """Put events behind those kept with a model, and count those left out.
+
+    Feeding the kept ones again is safe: what is not later than the last of them is left out.
+
+    Raises:
+        DataError: they have other columns.
+    """
+    fresh = later.time > kept.time[-1]
+    left_out = int((~fresh).sum())
+    if left_out == len(later):
+        return kept, left_out
+    before, after = frame_of(kept), frame_of(later.take(fresh))
+    if before.columns != after.columns:
+        raise DataError(
+            f"The events have {', '.join(after.columns)}, those kept with the model "
+            f"{', '.join(before.columns)}.",
+            hint="Give the same columns.",
+        )
+    return event_files.build(pl.concat([before, after], how="vertical_relaxed")), left_out
+
+
 def numbered(events: Events, description: Mapping[str, Any]) -> Events:
     """Give nodes the numbers they had at training, new ones the numbers behind them.
 
@@ -276,10 +306,10 @@ def numbered(events: Events, description: Mapping[str, Any]) -> Events:
     return replace(events, ids=ids, src=order[events.src], dst=order[events.dst])
 
 
-def _everything(events: Events, section: GraphSection) -> Split:
-    """Ask about all events that have another before them, or a moving average."""
+def _everything(events: Events, section: GraphSection, first: int) -> Split:
+    """Ask about all events, from the first to score on, that have another or an average before."""
     time = events.time
     past = section.averaged * section.period if section.task == "affinity" else 0.0
-    first = int(torch.searchsorted(time, float(time[0]) + past, right=True))
+    first = max(first, int(torch.searchsorted(time, float(time[0]) + past, right=True)))
     nothing = torch.zeros(0, dtype=torch.bool)
     return Split(train=first, val=first, end=len(time), unseen=nothing, kept=nothing)

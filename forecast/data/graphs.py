@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
 from forecast.batch import EventSpec
+from forecast.data import events as event_files
 from forecast.data import graph_links, graph_values, temporal_graphs
 from forecast.data.graph_links import LinkData, ShareData
 from forecast.data.graph_section import GRAPHS, GraphSection, read_events, resolve
@@ -74,8 +76,10 @@ def whole(
     spec: EventSpec,
     source: str | tuple[str, ...] | Path,
     device: torch.device | str = "cpu",
+    *,
+    history: pl.DataFrame | None = None,
 ) -> GraphData:
-    """Make all of a file that has a past in it something to score, for a trained model.
+    """Make all of a file that has a past something to score, for a trained model.
 
     Args:
         description: what `describe` gave at training.
@@ -83,13 +87,21 @@ def whole(
         spec: the shape of the task.
         source: the file, or two of sensors.
         device: where batches go.
+        history: the events kept with the model; those of the file that are later are then scored
+            with them known, and if none is, the file alone.
     """
     _on_cpu(device)
     section, paths = resolve(section_of(description, spec, source))
     if spec.task in ("link", "affinity"):
-        events = graph_links.numbered(read_events(paths[0], section), description)
+        events, first = read_events(paths[0], section), 0
         check_features(events.feature_names, description, str(paths[0]))
-        return graph_links.build(events, section, lookback=spec.lookback, spec=spec)
+        if history is not None:
+            kept = event_files.build(history)
+            if bool((events.time > kept.time[-1]).any()):
+                first = len(kept)
+                events, _ = graph_links.appended(kept, events)
+        events = graph_links.numbered(events, description)
+        return graph_links.build(events, section, lookback=spec.lookback, spec=spec, first=first)
     graph = _read_values(paths, section)
     check_ids(graph, description, str(paths[0]))
     return graph_values.build(

@@ -137,7 +137,7 @@ def rank_negatives(
 
 
 # Rows of hashes that are held at once.
-_ROWS = 512
+_ROWS = 128
 # The hash of a column that cannot be taken.
 _LAST = np.uint64(2**64 - 1)
 

@@ -10,11 +10,13 @@ Structure-Aware Tokenization", arXiv 2402.05944. No code was published, and the 
 what follows; chosen here are: patches of equally many events, never cut inside one time; messages
 both ways, with the direction learned; equal events of a patch as one edge with its count; pre-norm
 attention over all patches of a node, both ways, for all are past; positions by the mean age of a
-patch; the last token as read-out; a softmax over sampled destinations as loss. New here: a link's
-score also sees when pair and nodes last met (`pair_features`; without them the model is the
-paper's), and its network, which starts at zero, adds to learned weights of those facts, which start
-as the rule that `EventSpec.rule` names: untrained, the model ranks as that rule does. Shares add to
-the logarithm of a moving average, values to the last one.
+patch; the last token as read-out; a softmax over sampled destinations as loss, each weighed by how
+many it stands for, and a little of a logistic loss, so that scores of different queries compare.
+
+New here: a link's score also sees when pair and nodes last met (`pair_features`; without them the
+model is the paper's), and its network, which starts at zero, adds to learned weights of those
+facts, which start as the rule that `EventSpec.rule` names: untrained, the model ranks as that rule
+does. Shares add to the logarithm of a moving average, values to the last one.
 
 A node that the window lacks, or that nobody knows, has a learned token of its own.
 
@@ -31,6 +33,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from forecast import graph_metrics
 from forecast.batch import EventBatch, EventSpec, Forecast, Scores
@@ -56,6 +59,8 @@ class TodyformerConfig:
         coalesce: let equal events of a patch be one edge with a count.
         weights: let messages see the weights of events.
         pair_features: let a link's score see the history of the pair.
+        alike: weight, beside the softmax over a query's candidates, of telling true links from
+            random ones whatever the query, so that scores of different queries compare.
         base: what forecasts of node values start from.
     """
 
@@ -68,6 +73,7 @@ class TodyformerConfig:
     coalesce: bool = True
     weights: bool = False
     pair_features: bool = True
+    alike: Annotated[float, Field(ge=0)] = 0.2
     base: Literal["last", "mean"] = "last"
 
 
@@ -180,7 +186,20 @@ class Todyformer(nn.Module):
             total = -(truth * torch.where(truth > 0, chances, 0.0)).sum()
         else:
             total = -chances.gather(1, truth[:, None]).sum()
+            if self.config.alike:
+                total = total + self.config.alike * self._alike(answer.values, batch)
         return total, total.new_tensor(len(truth), dtype=torch.float64)
+
+    def _alike(self, scores: Float[Tensor, "B K"], batch: EventBatch) -> Tensor:
+        """Sum the loss of telling true links from the last candidates, with one level for all.
+
+        A softmax over the candidates of a query leaves open how scores of two queries compare.
+        """
+        assert batch.truth is not None
+        if batch.prior is not None:
+            scores = scores - batch.prior
+        true, other = scores.gather(1, batch.truth[:, None])[:, 0], scores[:, -1]
+        return (functional.softplus(-true) + functional.softplus(other)).sum()
 
     def validation(self, batch: EventBatch) -> tuple[Tensor, Tensor]:
         """Sum what training is stopped by, and count it: what ranks lack to be the best ones.

@@ -131,6 +131,13 @@ def test_a_trained_model_is_scored_on_a_later_file(tmp_path):
     assert len(later.windows("test")) == 89
     rule = later.baselines("test")[data.spec.rule]
     assert score(model, later, "test")["mrr"] == pytest.approx(rule["mrr"])
+    # with the history known every event can be asked about, and the same file again is scored alone
+    kept = data.describe(), data.arrays(), data.spec
+    known = graphs.whole(*kept, str(tmp_path / "later.csv"), history=data.history())
+    assert len(known.windows("test")) == 90
+    assert len(known.windows("test").batch(torch.arange(20)).time) == 100
+    same = graphs.whole(*kept, str(tmp_path / "events.csv"), history=data.history())
+    assert len(same.windows("test")) == 399
 
 
 def test_features_of_nodes_keep_their_nodes_and_new_nodes_have_the_mean(tmp_path):

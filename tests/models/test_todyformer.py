@@ -238,6 +238,20 @@ def test_it_learns_which_node_answers_which():
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
 
 
+@torch.no_grad()
+def test_scores_of_different_queries_share_a_level_and_draws_stand_for_others():
+    batch = ask(draw(), torch.arange(250, 260))
+    prior = torch.rand(batch.candidates.shape)
+    weighed = replace(batch, prior=prior)
+    scores = model()(batch).values
+    torch.testing.assert_close(model()(weighed).values, scores + prior)
+    alone, _ = model(alike=0.0).loss(weighed)
+    total, _ = model(alike=0.5).loss(weighed)
+    # the level is that of the scores themselves, whatever the draws stand for
+    level = torch.log1p(torch.exp(-scores[:, 0])) + torch.log1p(torch.exp(scores[:, -1]))
+    torch.testing.assert_close(total - alone, 0.5 * level.sum())
+
+
 def snapshots(steps=30, nodes=6):
     # a node's next value is its neighbour's last one: messages alone can tell it
     generator = torch.Generator().manual_seed(0)
