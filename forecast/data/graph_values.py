@@ -5,6 +5,7 @@ Letters: S steps, N nodes, L lookback, H horizon, e edges.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +32,11 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValueData:
+class ValueData(ABC):
     """Hold what snapshots and sensors have in common: values of nodes, step by step.
 
     Attributes:
-        values: scaled; 0 where nothing was reported.
+        values: scaled; where nothing was reported, the last report, or before any the mean.
         seen: where something was.
         slots: each step's place in its season.
         ids: N ids.
@@ -150,13 +151,13 @@ class ValueData:
         """Draw truth and forecast of some nodes over the test part."""
         graph_pictures.values(path, model=model, data=self)
 
+    @abstractmethod
     def windows(self, part: str) -> Windows | SnapshotBatches:
         """Give the windows of a part with their edges."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last(self) -> SeriesBatch | EventBatch:
         """Give the window that ends with the last step, without a target."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +274,7 @@ def build(
         mean, deviation = arrays["scaler.mean"], arrays["scaler.deviation"]
         scaler = GraphScaler(mean=mean, deviation=deviation, logarithm=logarithm)
     seen = ~graph.values.isnan()
-    values = torch.where(seen, scaler.apply(graph.values), 0.0)
+    values = _held(scaler.apply(graph.values), seen)
     sensors = isinstance(graph, SensorGraph)
     slots, times = _slots(graph.times if sensors else None, steps, section.season)
     common: dict[str, Any] = {
@@ -326,6 +327,14 @@ def under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)
     }
+
+
+def _held(values: Float[Tensor, "S N"], seen: Tensor) -> Float[Tensor, "S N"]:
+    """Hold the last report of each node where it has none, and 0 before its first."""
+    steps = torch.arange(len(values))[:, None].expand_as(values)
+    last = torch.where(seen, steps, -1).cummax(0).values
+    held = values.gather(0, last.clamp(min=0))
+    return torch.where(last >= 0, held, 0.0)
 
 
 def _are_counts(values: Tensor) -> bool:

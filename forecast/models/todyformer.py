@@ -73,7 +73,7 @@ class TodyformerConfig:
     coalesce: bool = True
     weights: bool = False
     pair_features: bool = True
-    alike: Annotated[float, Field(ge=0)] = 0.2
+    alike: Annotated[float, Field(ge=0)] = 0.0
     base: Literal["last", "mean"] = "last"
 
 

@@ -227,6 +227,22 @@ def test_readings_of_sensors(tmp_path, dated):
         graphs.whole(*kept, source)
 
 
+def test_a_gap_is_bridged_by_the_last_report_and_scored_nowhere(tmp_path):
+    frame = write_sensors(tmp_path, dated=False)
+    gap = frame.with_columns(
+        b7=pl.when(pl.int_range(120) == 0).then(0.0).when(pl.int_range(120) > 116).then(0.0)
+        .otherwise("b7")
+    )  # fmt: skip
+    gap.write_csv(tmp_path / "r.csv")
+    source = (str(tmp_path / "r.csv"), str(tmp_path / "e.csv"))
+    data = graphs.load(GraphSection(source=source, split=(0.6, 0.2, 0.2)), lookback=6, horizon=3)
+    assert data.values[0, 0] == 0
+    torch.testing.assert_close(data.values[117:, 0], data.values[116:117, 0].expand(3))
+    windows = (24 - 3 + 1) * 3 * 3
+    # the last three rows of one sensor: in 1, 2 and 3 windows
+    assert data.baselines("test")["persistence"]["values"] == windows - 6
+
+
 def test_values_beside_snapshots(tmp_path):
     generator = np.random.default_rng(1)
     steps, nodes = 40, 5
