@@ -107,10 +107,10 @@ def test_links_are_forecast_from_the_history_kept_and_from_a_file_alike(tmp_path
     both = graph_context.read_context(*kept, str(tmp_path / "events.csv"), history=data.history())
     assert "400 events are not later" in " ".join(both.notices)
     assert len(both.events) == 400
-    early = graph_context.read_context(*kept, history=data.history(), at=60 * 200)
+    early = graph_context.read_context(*kept, history=data.history(), at=60.0 * 200)
     cut = frame.head(200)
     cut.write_csv(tmp_path / "cut.csv")
-    alone = graph_context.read_context(*kept, str(tmp_path / "cut.csv"), at=60 * 200)
+    alone = graph_context.read_context(*kept, str(tmp_path / "cut.csv"), at=60.0 * 200)
     found, wanted = (graph_context.predict(model, one) for one in (early, alone))
     assert found.equals(wanted)
     assert len(found["src"].unique()) == 12
@@ -118,7 +118,7 @@ def test_links_are_forecast_from_the_history_kept_and_from_a_file_alike(tmp_path
     other.write_csv(tmp_path / "other.csv")
     with pytest.raises(DataError, match="those kept with the model src, dst, t, weight"):
         graph_context.read_context(*kept, str(tmp_path / "other.csv"), history=data.history())
-    for at, words in (("2020-01-01", "is not a number"), (-5, "No event is before")):
+    for at, words in (("2020-01-01", "is not a number"), (-5.0, "No event is before")):
         with pytest.raises((UsageError, DataError), match=words):
             graph_context.read_context(*kept, history=data.history(), at=at)
 
