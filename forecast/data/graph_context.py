@@ -174,7 +174,7 @@ def _events(
     known = events.time < now
     if not bool(known.any()):
         raise DataError(
-            f"No event is before {at}; the first is at {float(events.time[0]):g}.",
+            f"No event is before {at}; the first is at {float(events.time[0]):.15g}.",
             hint="Give a later time, or earlier events.",
         )
     if not bool(known.all()):

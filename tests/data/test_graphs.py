@@ -14,8 +14,10 @@ from forecast.data import graph_context, graphs
 from forecast.data.graph_section import GraphSection
 from forecast.data.link_protocol import RANKED
 from forecast.errors import DataError, NotFoundError, UsageError
+from forecast.loop import fit
 from forecast.models.todyformer import Todyformer, TodyformerConfig
 from forecast.models.todyformer_sensors import SensorTodyformer, SensorTodyformerConfig
+from forecast.recipe import TrainSection
 
 SMALL = {"width": 16, "heads": 2, "time_width": 8, "patches": 4, "dropout": 0.0}
 
@@ -65,6 +67,20 @@ def test_an_untrained_model_of_links_ranks_as_the_best_rule_does(tmp_path):
         assert found["queries"] == len(data.windows(part))
         for name in ("mrr", "hits_at_10"):
             assert found[name] == pytest.approx(wanted[name])
+
+
+def test_training_never_leaves_a_model_below_the_rule_on_the_validation_part(tmp_path):
+    write_events(tmp_path)
+    data, model = links(tmp_path)
+    rule = data.baselines("val")[data.spec.rule]
+    for rate in (1e-3, 3.0):
+        section = TrainSection(
+            epochs=2, batch_size=data.batch_size, learning_rate=rate, precision="fp32"
+        )
+        fitted = fit(model, data.windows("train"), data.windows("val"), section)
+        found = score(model, data, "val")
+        assert found["mrr"] == pytest.approx(1 - fitted.best_loss)
+        assert found["mrr"] >= rule["mrr"] - 1e-9
 
 
 def test_drawn_negatives_stand_for_all_of_the_protocol_and_are_of_training(tmp_path):
