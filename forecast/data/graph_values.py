@@ -127,7 +127,7 @@ class ValueData(ABC):
 
     def inputs(self) -> dict[str, Tensor]:
         """Give what the model's class takes beside its config and the spec."""
-        return {}
+        return {"start": self.rules["pooled"]}
 
     def history(self) -> pl.DataFrame | None:
         """Tell that no history is kept: forecasts go on from a file's own last steps."""
@@ -232,8 +232,9 @@ class SensorData(ValueData):
         return torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], 1)
 
     def inputs(self) -> dict[str, Tensor]:
-        """Give the edges."""
-        return {"src": self.graph.src, "dst": self.graph.dst, "weight": self.graph.weight}
+        """Give the edges too."""
+        edges = {"src": self.graph.src, "dst": self.graph.dst, "weight": self.graph.weight}
+        return super().inputs() | edges
 
 
 def build(

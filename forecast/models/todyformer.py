@@ -39,7 +39,7 @@ from forecast import graph_metrics
 from forecast.batch import EventBatch, EventSpec, Forecast, Scores
 from forecast.errors import UsageError
 from forecast.models.link_rules import Evidence
-from forecast.models.todyformer_blocks import Global, Local, TimeCode
+from forecast.models.todyformer_blocks import DirectMap, Global, Local, TimeCode
 from forecast.models.todyformer_tokens import Tokens, tokenise
 
 Positive = Annotated[int, Field(ge=1)]
@@ -61,7 +61,7 @@ class TodyformerConfig:
         pair_features: let a link's score see the history of the pair.
         alike: weight, beside the softmax over a query's candidates, of telling true links from
             random ones whatever the query, so that scores of different queries compare.
-        base: what forecasts of node values start from.
+        base: what forecasts of node values start from without a map fitted to training.
     """
 
     width: Positive = 64
@@ -84,6 +84,8 @@ class Todyformer(nn.Module):
         config: its size.
         spec: the shape of the task.
         node_features: what is known of each node at all times.
+        start: for values of nodes, the linear map of a window and 1 that forecasts start from;
+            None starts from the last value, or the mean.
 
     Raises:
         UsageError: the heads do not divide the width.
@@ -96,6 +98,7 @@ class Todyformer(nn.Module):
         config: TodyformerConfig,
         spec: EventSpec,
         node_features: Float[Tensor, "N G"] | None = None,
+        start: Float[Tensor, "L1 H"] | None = None,
     ) -> None:
         super().__init__()
         if config.width % config.heads:
@@ -124,9 +127,10 @@ class Todyformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.absent = nn.Parameter(torch.zeros(width))
         if spec.task == "node":
-            self.values = nn.Linear(width + spec.lookback, spec.horizon)
+            self.values = nn.Linear(width, spec.horizon)
             nn.init.zeros_(self.values.weight)
             nn.init.zeros_(self.values.bias)
+            self.direct = DirectMap(spec.lookback, spec.horizon, start, mean=config.base == "mean")
             return
         self.facts = facts = spec.facts if config.pair_features and spec.task == "link" else 0
         self.score = nn.Sequential(
@@ -256,10 +260,8 @@ class Todyformer(nn.Module):
     def _values(self, batch: EventBatch, nodes: Tensor, tokens: Tokens) -> Forecast:
         history = batch.history
         assert history is not None
-        base = history[:, -1:] if self.config.base == "last" else history.mean(1, keepdim=True)
         seen = nodes.index_select(0, _places(tokens, batch.query))
-        change = self.values(torch.cat([seen, history - base], 1))
-        return Forecast(values=(base + change).T[None])  # (1, H, N)
+        return Forecast(values=(self.direct(history) + self.values(seen)).T[None])  # (1, H, N)
 
 
 def _places(tokens: Tokens, nodes: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:

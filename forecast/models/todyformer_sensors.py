@@ -3,7 +3,7 @@
 A patch is a few rows of a window and a token those rows of one sensor; messages run along the
 static edges inside each patch, attention along the patches of each sensor. Nothing is ragged but
 the edges, so all windows and patches share one pass over them. The forecast adds to a linear map of
-the window less its last value, which starts at zero: persistence.
+the window, which starts as the best one for all sensors alike, or as persistence.
 
 Source: as `forecast.models.todyformer`; the dense form is an addition to the paper, which has
 events only.
@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from forecast.batch import EventSpec, Forecast, SeriesBatch
 from forecast.errors import UsageError
 from forecast.kernels.segment import attend, owners
+from forecast.models.todyformer_blocks import DirectMap
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -63,6 +64,8 @@ class SensorTodyformer(nn.Module):
         src: where the edges come from.
         dst: where they go to.
         weight: their weights, above 0.
+        start: the linear map of a window and 1 that forecasts start from; None starts from the last
+            value.
 
     Raises:
         UsageError: a patch does not divide the lookback, or the heads the width.
@@ -79,6 +82,7 @@ class SensorTodyformer(nn.Module):
         src: Int[Tensor, " e"],
         dst: Int[Tensor, " e"],
         weight: Float[Tensor, " e"],
+        start: Float[Tensor, "L1 H"] | None = None,
     ) -> None:
         super().__init__()
         for whole, part, names in (
@@ -107,10 +111,9 @@ class SensorTodyformer(nn.Module):
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(patches * width)
         self.head = nn.Linear(patches * width, spec.horizon)
-        self.direct = nn.Linear(spec.lookback, spec.horizon)
-        for layer in (self.head, self.direct):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.direct = DirectMap(spec.lookback, spec.horizon, start)
 
     def forward(self, batch: SeriesBatch) -> Forecast:
         """Forecast the rows behind a window."""
@@ -125,8 +128,8 @@ class SensorTodyformer(nn.Module):
             x = x + self.calendar(batch.past_time[:, self.config.patch - 1 :: self.config.patch])
         for block in self.blocks:
             x = block(x, self.source, self.edges, self.offsets)
-        change = self.head(self.norm(x.flatten(2))) + self.direct(past - last)
-        return Forecast(values=(last + change).permute(1, 2, 0))
+        values = self.direct(past) + self.head(self.norm(x.flatten(2)))
+        return Forecast(values=values.permute(1, 2, 0))
 
     def loss(self, batch: SeriesBatch) -> tuple[Tensor, Tensor]:
         """Sum absolute errors over observed targets, and count them."""
