@@ -16,7 +16,7 @@ many it stands for.
 New here: a link's score also sees when pair and nodes last met (`pair_features`; without them the
 model is the paper's), and its network, which starts at zero, adds to learned weights of those
 facts, which start as the rule that `EventSpec.rule` names: untrained, the model ranks as that rule
-does. Shares add to the logarithm of a moving average, values to the last one.
+does. Shares add to the logarithm of a moving average, values to a linear map of the last ones.
 
 A node that the window lacks, or that nobody knows, has a learned token of its own.
 
