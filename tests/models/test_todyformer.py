@@ -315,5 +315,10 @@ def test_sensors_start_at_persistence_and_hear_only_their_neighbours():
     moved = (network(SeriesBatch(past=past)).values - before).abs().amax((0, 1)) > 1e-6
     # one block carries sensor 0 to itself and to 1, along the edge and not against it
     assert moved.tolist() == [True, True, False, False, False]
+    # what is not learned from is forecast a few windows at a time, and alike
+    many = SeriesBatch(past=torch.randn(70, 12, 5))
+    together = network(many).values
+    with torch.no_grad():
+        torch.testing.assert_close(network(many).values, together)
     with pytest.raises(UsageError, match="does not divide the lookback"):
         SensorTodyformer(replace(config, patch=5), spec, src, dst, torch.ones(2))
