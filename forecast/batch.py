@@ -86,8 +86,11 @@ class EventBatch:
 
     `patch` is given where events come in snapshots; else the model cuts the window itself.
     A query of links has K candidates, of which `truth` names the right one by its column or, as a
-    float, weighs all. A query of node values has none: `history` holds its last values and `truth`
-    those to come.
+    float, weighs all; `pair` names the one that alone stands against it for AP and AUC, and that no
+    rank counts. A query of node values has none: `history` holds its last values and `truth` those
+    to come.
+
+    A prior is added to the scores: what a rule says, or how many candidates a drawn one stands for.
     """
 
     src: Int[Tensor, " W"]
@@ -101,6 +104,7 @@ class EventBatch:
     patch: Int[Tensor, " W"] | None = None
     candidates: Int[Tensor, "B K"] | None = None
     candidate_mask: Bool[Tensor, "B K"] | None = None
+    pair: Int[Tensor, " B"] | None = None
     facts: Float[Tensor, "B K P"] | None = None
     prior: Float[Tensor, "B K"] | None = None
     history: Float[Tensor, "B L"] | None = None
@@ -220,24 +224,31 @@ class EventSpec:
 
     Attributes:
         kind: the kind of data.
-        task: what is asked: links, values of nodes, or shares of destinations.
+        task: what is asked: links, shares of destinations, values of nodes whose edges come and
+            go, or of sensors whose edges stay.
         time_unit: tau, the time that counts as one; a ten-thousandth of the training span.
         horizon: H, steps of node values; 1 for links.
         lookback: L, last values of a node that a batch brings along.
         event_features: F, numbers of an event, its weight not among them.
         node_features: numbers known of each node.
         facts: P, numbers known of a pair.
-        context: events that prediction needs; None stands for all history.
+        rule: the rule of links that a score starts from.
+        nodes: N, nodes that are always there; 0 where they come and go.
+        calendar: F, calendar features of a step of sensors.
+        context: events, or steps, that prediction needs; None stands for all history.
     """
 
     kind: Literal["graph"] = "graph"
-    task: Literal["link", "node", "affinity"] = "link"
-    time_unit: float
+    task: Literal["link", "affinity", "node", "sensor"] = "link"
+    time_unit: float = 1.0
     horizon: int = 1
     lookback: int = 0
     event_features: int = 0
     node_features: int = 0
     facts: int = 0
+    rule: str = ""
+    nodes: int = 0
+    calendar: int = 0
     context: int | None = None
 
 

@@ -13,9 +13,14 @@ Letters: n queries, K candidates, H horizon, C sensors.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from forecast.batch import EventBatch, Forecast, Scores, SeriesBatch
 
 
 def ranks(
@@ -28,6 +33,18 @@ def ranks(
     if mask is not None:
         above, equal = above & mask, equal & mask
     return 1 + above.sum(1).double() + 0.5 * equal.sum(1).double()
+
+
+def link_ranks(scores: Float[Tensor, "n K"], batch: EventBatch) -> Float[Tensor, " n"]:
+    """Rank the true candidate of each query of links among those that count for ranks."""
+    truth, mask = batch.truth, batch.candidate_mask
+    assert truth is not None
+    assert not truth.is_floating_point()
+    mask = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.clone()
+    mask.scatter_(1, truth[:, None], False)
+    if batch.pair is not None:
+        mask.scatter_(1, batch.pair[:, None], False)
+    return ranks(scores.gather(1, truth[:, None])[:, 0], scores, mask)
 
 
 def mean_reciprocal_rank(places: Float[Tensor, " n"]) -> float:
@@ -105,3 +122,119 @@ def masked_errors(
         "rmse": (error.square().sum((0, 2)) / count).sqrt(),
         "mape": 100 * (error.abs() / truth.abs()).sum((0, 2)) / count,
     }
+
+
+class LinkSums:
+    """Collect the ranks of true links, batch by batch, and their scores beside those of pairs."""
+
+    def __init__(self) -> None:
+        self._ranks: list[Tensor] = []
+        self._true: list[Tensor] = []
+        self._false: list[Tensor] = []
+
+    def add(self, answer: Scores, batch: EventBatch) -> None:
+        """Add the scores of one batch."""
+        scores, truth = answer.values, batch.truth
+        assert truth is not None
+        self._ranks.append(link_ranks(scores, batch).cpu())
+        if batch.pair is not None:
+            self._true.append(scores.gather(1, truth[:, None])[:, 0].double().cpu())
+            self._false.append(scores.gather(1, batch.pair[:, None])[:, 0].double().cpu())
+
+    def result(self) -> dict[str, object]:
+        """Give `mrr`, `hits_at_1`, `hits_at_10`, the number of `queries`, and `ap` and `auc`."""
+        places = torch.cat(self._ranks) if self._ranks else torch.empty(0)
+        if not len(places):
+            return {"mrr": None, "queries": 0}
+        result: dict[str, object] = {
+            "mrr": mean_reciprocal_rank(places),
+            "hits_at_1": hits(places, 1),
+            "hits_at_10": hits(places, 10),
+            "queries": len(places),
+        }
+        if self._true:
+            true, false = torch.cat(self._true), torch.cat(self._false)
+            scores = torch.cat([true, false])
+            positive = torch.arange(len(scores)) < len(true)
+            result["ap"] = average_precision(scores, positive)
+            result["auc"] = area_under_curve(scores, positive)
+        return result
+
+
+class ShareSums:
+    """Add up how well destinations are put in order by their shares."""
+
+    def __init__(self) -> None:
+        self._gain, self._queries = 0.0, 0
+
+    def add(self, answer: Scores, batch: EventBatch) -> None:
+        """Add the scores of one batch."""
+        truth = batch.truth
+        assert truth is not None
+        if len(batch):
+            self._gain += ndcg(answer.values, truth) * len(batch)
+            self._queries += len(batch)
+
+    def result(self) -> dict[str, object]:
+        """Give `ndcg_at_10` and the number of `queries`."""
+        gain = self._gain / self._queries if self._queries else None
+        return {"ndcg_at_10": gain, "queries": self._queries}
+
+
+class ValueSums:
+    """Add up the errors of values of nodes, in their unit, lead by lead.
+
+    Args:
+        undo: brings scaled values back to their unit.
+        least: a smaller truth has no part in MAPE.
+    """
+
+    def __init__(self, undo: Callable[[Tensor], Tensor], *, least: float = 1e-3) -> None:
+        self._undo, self._least = undo, least
+        self._sums: dict[str, Tensor] = {}
+        self.windows = 0
+
+    def add(self, answer: Forecast, batch: EventBatch | SeriesBatch) -> None:
+        """Add one batch of scaled forecasts."""
+        mask = None
+        if isinstance(batch, SeriesBatch):
+            assert batch.target is not None
+            target, mask = batch.target, batch.target_mask
+        else:
+            assert batch.truth is not None
+            target = batch.truth.T[None]  # (1, H, N)
+        truth = self._undo(target).double()
+        error = self._undo(answer.values).double() - truth
+        seen = torch.ones_like(error) if mask is None else mask.double()
+        large = seen * (truth.abs() >= self._least)
+        relative = 100 * error.abs() / torch.where(large > 0, truth.abs(), 1.0)
+        for name, cells in {
+            "absolute": error.abs() * seen,
+            "squared": error.square() * seen,
+            "relative": relative * large,
+            "count": seen,
+            "large": large,
+        }.items():
+            amount = cells.sum((0, 2)).cpu()
+            self._sums[name] = self._sums[name] + amount if name in self._sums else amount
+        self.windows += len(error)
+
+    def result(self) -> dict[str, object]:
+        """Give `mae`, `rmse` and `mape` [%], over all leads and by lead, `windows` and `values`."""
+        if not self.windows:
+            return {"mae": None, "rmse": None, "mape": None, "windows": 0, "values": 0}
+        sums = self._sums
+
+        def each(name: str, count: str, *, root: bool = False) -> tuple[float, list[float]]:
+            leads = (sums[name] / sums[count].clamp(min=1)).tolist()
+            whole = float(sums[name].sum() / sums[count].sum().clamp(min=1))
+            return (math.sqrt(whole), [math.sqrt(one) for one in leads]) if root else (whole, leads)
+
+        result: dict[str, object] = {"windows": self.windows, "values": int(sums["count"].sum())}
+        for name, (whole, leads) in {
+            "mae": each("absolute", "count"),
+            "rmse": each("squared", "count", root=True),
+            "mape": each("relative", "large"),
+        }.items():
+            result |= {name: whole, f"{name}_by_lead": leads}
+        return result

@@ -101,7 +101,9 @@ def fit(
 
     The loss of a step is the mean over the observed targets of its batch. The validation loss is a
     sum over all validation targets divided once, so that it does not depend on the batch size;
-    without validation windows the training loss takes its place.
+    without validation windows the training loss takes its place. A model with
+    `validation(batch) -> (sum, count)` is judged by that instead of its loss, and from before the
+    first epoch on: where training improves nothing, the model stays as it started.
 
     Args:
         model: with `loss(batch) -> (sum, count)`, on the device of the windows.
@@ -137,6 +139,8 @@ def fit(
     total_steps = steps * section.epochs
     watcher.begin(section.epochs, steps)
     saved = reported = time.monotonic()
+    if progress.best_loss is None and len(val) and hasattr(model, "validation"):
+        progress.best_loss = validation_loss(model, val)
 
     def rate(epoch: int, step: int) -> float:
         return section.learning_rate * schedule(epoch, epoch * steps + step, total_steps)
@@ -218,10 +222,13 @@ def fit(
 
 @torch.no_grad()
 def validation_loss(model: nn.Module, val: Batches[object], team: Team | None = None) -> float:
-    """Take the mean loss over all targets of a part, in fp32 and without dropout."""
+    """Take the mean loss over all targets of a part, in fp32 and without dropout.
+
+    Of a model with `validation`, take the mean of that.
+    """
     team = team or Alone()
     model.eval()
-    loss_of = cast(Loss, model.loss)
+    loss_of = cast(Loss, getattr(model, "validation", model.loss))
     total = count = 0.0
     for number, batch in enumerate(val.batches(EVALUATION_BATCH)):
         if number % team.size == team.rank:

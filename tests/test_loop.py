@@ -229,3 +229,27 @@ def test_schedules_by_hand():
     assert cycle(0, 0, 100) == pytest.approx(0.04)
     assert cycle(0, 10, 100) == pytest.approx(1)
     assert cycle(0, 100, 100) == pytest.approx(0, abs=1e-12)
+
+
+class Judged(nn.Module):
+    """Learn a number, and be judged by how far it is from another."""
+
+    def __init__(self, wanted):
+        super().__init__()
+        self.number, self.wanted = nn.Parameter(torch.zeros(())), wanted
+
+    def loss(self, batch):
+        return (self.number - 1).square(), torch.ones((), dtype=torch.float64)
+
+    def validation(self, batch):
+        return (self.number - self.wanted).abs(), torch.ones((), dtype=torch.float64)
+
+
+def test_a_model_with_a_validation_of_its_own_is_judged_by_it_from_the_start():
+    section = TrainSection(epochs=3, learning_rate=0.01, precision="fp32")
+    away = Judged(wanted=-1.0)
+    fitted = fit(away, *parts(), section)
+    # the loss pulls it to 1, away from what it is judged by
+    assert (fitted.best_epoch, fitted.best_loss) == (0, 1.0)
+    assert away.number.item() == 0
+    assert fit(Judged(wanted=1.0), *parts(), section).best_epoch == 3

@@ -3,8 +3,7 @@
 `order` is chronological: a batch is a run of events, scored from what was known before the first of
 them, and revealed afterwards.
 
-Letters: E events, N nodes, W events of a window, B queries, K negatives of a query, L last values,
-H horizon, S steps of a sequence of snapshots.
+Letters: E events, N nodes, W events of a window, B queries, K negatives of a query.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from torch import Tensor
 from forecast.batch import EventBatch
 from forecast.data.event_history import EventHistory
 from forecast.data.events import Events
-from forecast.data.link_protocol import Split, rank_negatives
-from forecast.data.temporal_graphs import Snapshots
+from forecast.data.link_protocol import RANKED, Split, pair_negatives, rank_negatives
 from forecast.errors import UsageError
 
 # Past negatives are of this first part of what is known, as those of validation are of training.
@@ -55,6 +53,7 @@ class LinkBatches:
         destinations: nodes to draw from.
         window: W.
         negatives: fixed ones of each event, -1 filling up; else they are drawn.
+        pairs: the one that stands against each event for AP and AUC.
         drawn: K, when they are drawn.
         past: share of them that are past destinations of the source.
         batch_size: B of `batches`, whatever is asked for: it is a part of the task.
@@ -68,6 +67,7 @@ class LinkBatches:
     destinations: Int[Tensor, " d"]
     window: int
     negatives: Int[Tensor, "n K"] | None = None
+    pairs: Int[Tensor, " n"] | None = None
     drawn: int = 20
     past: float = 0.0
     batch_size: int = 200
@@ -103,17 +103,13 @@ class LinkBatches:
         now = float(time[0])
         cut = int(torch.searchsorted(events.time, now))
         if self.negatives is None:
+            others, prior = self._draw(src, cut)
             # A draw that hits the true destination counts for nothing.
-            pool = self.destinations
-            others = pool[torch.randint(len(pool), (len(number), self.drawn))]
-            if past := round(self.past * self.drawn):
-                # Whom a source met of late is as a rule whom it meets next: those are no negatives.
-                met = torch.full_like(src, int(cut * _LONG_AGO))
-                known = self.history.draw_past(src, met, past)
-                others[:, :past] = torch.where(known >= 0, known, others[:, :past])
             mask = others != dst[:, None]
         else:
-            others = self.negatives[index]
+            others, prior = self.negatives[index], None
+            if self.pairs is not None:
+                others = torch.cat([others, self.pairs[index][:, None]], 1)
             mask = others >= 0
         candidates = torch.cat([dst[:, None], others], 1)
         wide = src[:, None].expand_as(candidates), time[:, None].expand_as(candidates)
@@ -130,9 +126,35 @@ class LinkBatches:
             features=None if events.features is None else events.features[part],
             candidates=candidates,
             candidate_mask=torch.cat([torch.ones_like(mask[:, :1]), mask], 1),
+            pair=None if self.pairs is None else torch.full_like(src, candidates.shape[1] - 1),
             facts=facts,
+            prior=prior,
             truth=torch.zeros_like(src),
         )
+
+    def _draw(self, src: Int[Tensor, " B"], cut: int) -> tuple[Tensor, Tensor]:
+        """Draw negatives, and give the logarithm of how many of the protocol each stands for.
+
+        Without that, few draws would make pairs that met look rarer among negatives than they are.
+        """
+        pool = self.destinations
+        others = pool[torch.randint(len(pool), (len(src), self.drawn))]
+        is_past = torch.zeros_like(others, dtype=torch.bool)
+        stand = src.new_zeros(len(src))
+        if past := round(self.past * self.drawn):
+            # Whom a source met of late is as a rule whom it meets next: those are no negatives.
+            met = torch.full_like(src, int(cut * _LONG_AGO))
+            known, stand = self.history.draw_past(src, met, past)
+            is_past[:, :past] = known >= 0
+            others[:, :past] = torch.where(known >= 0, known, others[:, :past])
+            stand = stand.clamp(max=round(self.past * RANKED))
+        count = is_past.sum(1)
+        weight = torch.where(
+            is_past,
+            (stand / count.clamp(min=1))[:, None],
+            ((RANKED - stand) / (self.drawn - count).clamp(min=1))[:, None],
+        )
+        return others, torch.cat([torch.zeros(len(src), 1), weight.log()], 1)
 
     def batches(self, size: int) -> Iterator[EventBatch]:
         """Go through all events in order, `batch_size` at a time."""
@@ -143,8 +165,12 @@ class LinkBatches:
         """Keep each `step`-th batch."""
         index = torch.arange(len(self))
         index = index[index // self.batch_size % step == 0]
-        negatives = None if self.negatives is None else self.negatives[index]
-        return replace(self, numbers=self.numbers[index], negatives=negatives)
+        return replace(
+            self,
+            numbers=self.numbers[index],
+            negatives=None if self.negatives is None else self.negatives[index],
+            pairs=None if self.pairs is None else self.pairs[index],
+        )
 
 
 def link_batches(
@@ -157,21 +183,24 @@ def link_batches(
     drawn: int = 20,
     past: float = 0.0,
     batch_size: int = 200,
+    longest: float | None = None,
     weights: bool = False,
 ) -> LinkBatches:
     """Make the batches of a part; those of validation and test have fixed negatives.
 
     Training starts at the first event with a quarter of a window behind it, and neither asks about
-    nor sees the nodes that it must not meet.
+    nor sees the nodes that it must not meet. Its negatives are destinations of the whole training
+    part, as those of the protocol are of the whole file: were they destinations seen before, one
+    that was not would be the true one each time.
     """
     numbers = split.part(part)
     asked = torch.arange(numbers.start, numbers.stop)
-    negatives = None
+    negatives = pairs = None
     if part == "train":
         events = events.take(split.kept)
         asked = torch.arange(min(window // 4, len(events) // 2), len(events))
     else:
-        negatives = rank_negatives(events, numbers)
+        negatives, pairs = rank_negatives(events, numbers), pair_negatives(events, numbers)
     history = EventHistory(events.src, events.dst, events.time, nodes=events.nodes, unit=unit)
     return LinkBatches(
         events=events,
@@ -180,84 +209,13 @@ def link_batches(
         destinations=torch.unique(events.dst),
         window=window,
         negatives=negatives,
+        pairs=pairs,
         drawn=drawn,
         past=past,
         batch_size=batch_size,
+        longest=longest,
         weights=weights,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SnapshotBatches:
-    """Ask for the next values of all nodes, a step of a sequence of snapshots in each batch.
-
-    Attributes:
-        graph: the snapshots; its values in scaled space, none missing.
-        steps: the steps to forecast from, each the first of its horizon.
-        lookback: L, last values, and snapshots of the window.
-        horizon: H.
-    """
-
-    graph: Snapshots
-    steps: Int[Tensor, " n"]
-    lookback: int
-    horizon: int = 1
-
-    @property
-    def device(self) -> torch.device:
-        """Tell where the values lie."""
-        return self.graph.values.device
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def order(self, epoch: int, seed: int) -> Int[Tensor, " n"]:
-        """Permute the steps of a training epoch; epoch and seed alone decide."""
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        return torch.randperm(len(self), generator=generator)
-
-    def batch(self, index: Int[Tensor, " one"]) -> EventBatch:
-        """Ask for the values from one step on, from the snapshots before it.
-
-        Raises:
-            UsageError: more than one step is asked for: each has a window of its own.
-        """
-        if len(index) != 1:
-            raise UsageError(
-                f"A batch of snapshots is one step, not {len(index)}.",
-                hint="Set train.batch_size=1.",
-            )
-        step, graph = int(self.steps[index[0]]), self.graph
-        first = max(0, step - self.lookback)
-        part = slice(int(graph.offsets[first]), int(graph.offsets[step]))
-        sizes = graph.offsets[first : step + 1].diff()
-        when = torch.repeat_interleave(torch.arange(first, step), sizes)
-        history = graph.values[first:step].T  # (N, L)
-        if history.shape[1] < self.lookback:
-            missing = history[:, :1].expand(-1, self.lookback - history.shape[1])
-            history = torch.cat([missing, history], 1)
-        nodes = torch.arange(graph.values.shape[1])
-        return EventBatch(
-            src=graph.src[part],
-            dst=graph.dst[part],
-            time=when.double(),
-            now=float(step),
-            query=nodes,
-            query_time=torch.full((len(nodes),), float(step), dtype=torch.float64),
-            weight=graph.weight[part],
-            patch=when - (step - self.lookback),
-            history=history,
-            truth=graph.values[step : step + self.horizon].T,
-        )
-
-    def batches(self, size: int) -> Iterator[EventBatch]:
-        """Go through the steps in order."""
-        for index in torch.arange(len(self)).split(1):
-            yield self.batch(index)
-
-    def every(self, step: int) -> SnapshotBatches:
-        """Keep each `step`-th step."""
-        return replace(self, steps=self.steps[::step])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,24 +272,34 @@ class AffinityBatches:
                 hint="Set train.batch_size=1.",
             )
         now = float(self.starts[index[0]])
-        part = window(self.events, now, self.window)
         coming = self._within(now, now + self.period)
         sources = torch.unique(self.events.src[coming])
         truth = self._amounts(sources, coming)
         # A source all of whose events lead elsewhere has nothing to share out.
         held = truth.sum(1) > 0
         sources, truth = sources[held], truth[held]
+        return replace(self.ask(now, sources), truth=truth / truth.sum(1, keepdim=True))
+
+    def ask(self, now: float, sources: Int[Tensor, " B"]) -> EventBatch:
+        """Ask how the events of some sources will share out in the period from a time on.
+
+        Args:
+            now: the time.
+            sources: the nodes, in any order.
+        """
+        part, events = window(self.events, now, self.window), self.events
         before = self._amounts(sources, self._within(now - self.averaged * self.period, now))
         return EventBatch(
-            src=self.events.src[part],
-            dst=self.events.dst[part],
-            time=self.events.time[part],
+            src=events.src[part],
+            dst=events.dst[part],
+            time=events.time[part],
             now=now,
             query=sources,
             query_time=torch.full((len(sources),), now, dtype=torch.float64),
+            weight=None if events.weight is None else events.weight[part],
+            features=None if events.features is None else events.features[part],
             candidates=self.candidates.expand(len(sources), -1),
             prior=(before / self.averaged).log1p(),
-            truth=truth / truth.sum(1, keepdim=True),
         )
 
     def batches(self, size: int) -> Iterator[EventBatch]:
@@ -353,7 +321,8 @@ class AffinityBatches:
         amounts = torch.zeros(len(sources), len(self.candidates))
         if not len(src) or not len(sources):
             return amounts
-        row = torch.searchsorted(sources, src).clamp(max=len(sources) - 1)
+        ordered, order = sources.sort()
+        row = order[torch.searchsorted(ordered, src).clamp(max=len(sources) - 1)]
         column = torch.searchsorted(self.candidates, dst).clamp(max=len(self.candidates) - 1)
         known = (sources[row] == src) & (self.candidates[column] == dst)
         weight = torch.ones(len(src)) if events.weight is None else events.weight[part]

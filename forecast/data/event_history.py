@@ -105,13 +105,20 @@ class EventHistory:
 
     def draw_past(
         self, src: Int[Tensor, " n"], cut: Int[Tensor, " n"], count: int
-    ) -> Int[Tensor, "n c"]:
-        """Draw past destinations of each source, all alike; -1 where it has none."""
+    ) -> tuple[Int[Tensor, "n c"], Int[Tensor, " n"]]:
+        """Draw different past destinations of each source, and tell how many it has.
+
+        Of a destination drawn twice the second is -1, and so are all of a source without a past.
+        """
         cut = torch.searchsorted(self._meetings, cut)
         first, known = self._met.first(src, cut)
         place = first[:, None] + (torch.rand(len(src), count) * known[:, None]).long()
+        place = place.sort(1).values
+        fresh = torch.ones_like(place, dtype=torch.bool)
+        fresh[:, 1:] = place[:, 1:] != place[:, :-1]
         number = self._met.keys[place.clamp(max=len(self._meetings) - 1)] % self._met.span
-        return torch.where(known[:, None] > 0, self.dst[self._meetings[number]], -1)
+        drawn = torch.where(fresh & (known[:, None] > 0), self.dst[self._meetings[number]], -1)
+        return drawn, known
 
     def _when(self, number: Tensor) -> Tensor:
         times = self.time[number.clamp(min=0)]

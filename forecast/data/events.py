@@ -47,6 +47,7 @@ class Events:
         label: a class or value attached to an event.
         node_features: what is known of a node at all times, in the order of `ids`.
         feature_names: F names.
+        dated: times were given as dates.
         notices: sentences on what was found and done.
     """
 
@@ -59,6 +60,7 @@ class Events:
     label: Float[Tensor, " E"] | None = None
     node_features: Float[Tensor, "N G"] | None = None
     feature_names: tuple[str, ...] = ()
+    dated: bool = False
     notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -79,8 +81,9 @@ class Events:
 
     def codes(self, ids: pl.Series) -> Int[Tensor, " n"]:
         """Turn ids into node numbers; -1 stands for one that no event has."""
-        if not self.ids.dtype.is_integer() and self.ids.dtype != ids.dtype:
-            ids = ids.cast(pl.String)
+        if self.ids.dtype != ids.dtype:
+            # Ids typed at a command line are text; one that is no number is none of these.
+            ids = ids.cast(self.ids.dtype, strict=False)
         known = {name: number for number, name in enumerate(self.ids.to_list())}
         return torch.tensor([known.get(name, -1) for name in ids.to_list()], dtype=torch.int64)
 
@@ -113,6 +116,12 @@ def read(
     """
     path = Path(path)
     frame, header = _load(path)
+    if frame.width < 3:
+        raise DataError(
+            f"An event needs src, dst and t; there are {frame.width} columns.",
+            hint="Separate the cells by commas, tabs or single blanks.",
+            file=str(path), row=1,
+        )  # fmt: skip
     names = (
         _roles(frame, columns or {}, path)
         if header
@@ -157,7 +166,7 @@ def build(
                 hint="Fill the id in, or take the row out.",
                 file=file, row=first_row + missing, column=role,
             )  # fmt: skip
-    time = _times(table["t"], file, first_row)
+    time, dated = _times(table["t"], file, first_row)
     order = np.argsort(time, kind="stable")
     moved = int((np.diff(time) < 0).sum())
     if moved:
@@ -191,6 +200,7 @@ def build(
         label=numbers.get("label"),
         node_features=None if nodes is None else _node_features(Path(nodes), ids),
         feature_names=names,
+        dated=dated,
         notices=tuple(found),
     )
 
@@ -204,7 +214,7 @@ def _load(path: Path) -> tuple[pl.DataFrame, bool]:
         first = file.readline().strip()
     separator = next((mark for mark in (",", "\t", ";") if mark in first), " ")
     cells = first.split(separator)
-    header = not any(_is_number(cell) for cell in cells)
+    header = not any(is_number(cell) for cell in cells)
     try:
         frame = pl.read_csv(
             path, separator=separator, has_header=header, infer_schema_length=None
@@ -214,16 +224,11 @@ def _load(path: Path) -> tuple[pl.DataFrame, bool]:
         raise DataError(
             f"It is no table of events: {reason}", hint="Give src, dst, t.", file=str(path)
         ) from error
-    if frame.width < 3:
-        raise DataError(
-            f"An event needs src, dst and t; the first row is {first[:60]!r}.",
-            hint="Separate the cells by commas, tabs or single blanks.",
-            file=str(path), row=1,
-        )  # fmt: skip
     return frame, header
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Tell whether a cell of text is a number."""
     try:
         float(cell)
     except ValueError:
@@ -247,8 +252,8 @@ def _roles(frame: pl.DataFrame, columns: Mapping[str, str], path: Path) -> dict[
     return names
 
 
-def _times(column: pl.Series, file: str | None, first_row: int) -> np.ndarray:
-    """Give times as float64, which holds seconds since 1970 to a microsecond."""
+def _times(column: pl.Series, file: str | None, first_row: int) -> tuple[np.ndarray, bool]:
+    """Give times as float64, which holds seconds since 1970 to a microsecond, and if dates came."""
     given = column
     if column.dtype == pl.String:
         number = column.cast(pl.Float64, strict=False)
@@ -258,7 +263,8 @@ def _times(column: pl.Series, file: str | None, first_row: int) -> np.ndarray:
             except pl.exceptions.ComputeError:
                 number = number.fill_null(float("nan"))
         column = number
-    if column.dtype.is_temporal():
+    dated = column.dtype.is_temporal()
+    if dated:
         column = column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
     time = column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy().copy()
     bad = ~np.isfinite(time)
@@ -269,7 +275,7 @@ def _times(column: pl.Series, file: str | None, first_row: int) -> np.ndarray:
             hint="Give numbers or ISO dates.",
             file=file, row=first_row + row, column="t",
         )  # fmt: skip
-    return time
+    return time, dated
 
 
 def _finite(

@@ -24,6 +24,8 @@ from forecast.data.events import Events
 from forecast.errors import DataError
 
 RANK_SEED, PAIR_SEED = 20, 21
+# Negatives that each event is ranked against.
+RANKED = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +101,7 @@ def _event_keys(seed: int, numbers: np.ndarray) -> np.ndarray:
 
 
 def rank_negatives(
-    events: Events, part: range, *, count: int = 100, past: int | None = None
+    events: Events, part: range, *, count: int = RANKED, past: int | None = None
 ) -> Int[Tensor, "n K"]:
     """Fix the negatives that each event of a part is ranked against; -1 fills up short rows.
 
@@ -110,32 +112,84 @@ def rank_negatives(
         past: destinations before the part that the source had; by default half of them.
     """
     past = count // 2 if past is None else past
-    src, dst, time = (x.numpy() for x in (events.src, events.dst, events.time))
-    ids = events.numbers().numpy().astype(np.uint64)
+    src, dst = events.src.numpy(), events.dst.numpy()
     destinations = np.unique(dst)
-    owner = src[: part.start]
-    order = np.lexsort((dst[: part.start], owner))
-    owner, before = owner[order], dst[: part.start][order]
+    ids = events.numbers().numpy().astype(np.uint64)[destinations]
+    columns = np.searchsorted(destinations, dst)
+    known = _Pairs.of(src[: part.start], columns[: part.start])
     # Events of one source at one time are not each other's negatives.
     inside = np.arange(part.start, part.stop)
-    starts, ends = (
-        np.searchsorted(time[inside], time[inside], side) + part.start for side in ("left", "right")
-    )
-    keys = _event_keys(RANK_SEED, inside)
-    found = np.full((len(inside), count), -1, dtype=np.int64)
-    for row, number in enumerate(inside):
-        same = slice(starts[row], ends[row])
-        taken = dst[same][src[same] == src[number]]
-        first, last = np.searchsorted(owner, src[number]), np.searchsorted(
-            owner, src[number], "right"
-        )  # fmt: skip
-        known = np.setdiff1d(before[first:last], taken)
-        known = known[np.argsort(mix(keys[row] ^ ids[known]), kind="stable")[:past]]
-        rest = destinations[~np.isin(destinations, np.concatenate([taken, known]))]
-        hashes, needed = mix(keys[row] ^ ids[rest]), count - len(known)
-        rest = rest[np.argsort(hashes, kind="stable")[:needed]]
-        found[row, : len(known) + len(rest)] = np.concatenate([known, rest])
-    return torch.from_numpy(found)
+    instant = np.unique(events.time.numpy()[inside], return_inverse=True)[1]
+    moment = instant * events.nodes + src[inside]
+    together = _Pairs.of(moment, columns[inside])
+    found = [
+        _least(
+            mix(_event_keys(RANK_SEED, inside[rows])[:, None] ^ ids),
+            known.mask(src[inside[rows]], len(ids)),
+            together.mask(moment[rows], len(ids)),
+            count,
+            past,
+        )
+        for rows in np.split(np.arange(len(inside)), range(_ROWS, len(inside), _ROWS))
+    ]
+    places = np.concatenate(found)
+    return torch.from_numpy(np.where(places >= 0, destinations[places], -1))
+
+
+# Rows of hashes that are held at once.
+_ROWS = 128
+# The hash of a column that cannot be taken.
+_LAST = np.uint64(2**64 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Hold which columns belong to a group, group after group."""
+
+    groups: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(cls, groups: np.ndarray, columns: np.ndarray) -> _Pairs:
+        order = np.argsort(groups, kind="stable")
+        return cls(groups[order], columns[order])
+
+    def mask(self, groups: np.ndarray, width: int) -> np.ndarray:
+        """Mark the columns of some groups, a row for each."""
+        first, last = (np.searchsorted(self.groups, groups, side) for side in ("left", "right"))
+        sizes = last - first
+        rows = np.repeat(np.arange(len(groups)), sizes)
+        within = np.arange(len(rows)) - np.repeat(sizes.cumsum() - sizes, sizes)
+        marks = np.zeros((len(groups), width), dtype=np.bool_)
+        marks[rows, self.columns[np.repeat(first, sizes) + within]] = True
+        return marks
+
+
+def _least(
+    hashes: np.ndarray, known: np.ndarray, taken: np.ndarray, count: int, past: int
+) -> np.ndarray:
+    """Take the columns of least hash: up to `past` known ones, then others up to `count`.
+
+    Hashes of one row differ, for the scrambling can be undone.
+    """
+    hashes = np.where(taken, _LAST, hashes)
+    old = _smallest(np.where(known, hashes, _LAST), past)
+    rows, places = (old >= 0).nonzero()
+    hashes[rows, old[rows, places]] = _LAST
+    both = np.concatenate([old, _smallest(hashes, count)], 1)
+    order = np.argsort(both < 0, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(both, order, 1)
+
+
+def _smallest(hashes: np.ndarray, count: int) -> np.ndarray:
+    """Give the columns of the smallest hashes of each row, in order; -1 fills up."""
+    least = min(count, hashes.shape[1])
+    columns = np.argpartition(hashes, least - 1, axis=1)[:, :least]
+    chosen = np.take_along_axis(hashes, columns, 1)
+    order = np.argsort(chosen, axis=1)
+    columns = np.take_along_axis(columns, order, 1)
+    columns[np.take_along_axis(chosen, order, 1) == _LAST] = -1
+    return np.pad(columns, ((0, 0), (0, count - least)), constant_values=-1)
 
 
 def pair_negatives(events: Events, part: range) -> Int[Tensor, " n"]:

@@ -216,14 +216,15 @@ def read_snapshots(path: str | Path) -> Snapshots:
 def read_sensors(
     readings: str | Path, adjacency: str | Path, *, zero_is_missing: bool = True
 ) -> SensorGraph:
-    """Read a wide table of sensors and the table of edges between them.
+    """Read a wide table of sensors and the edges between them.
 
     Edges name sensors by their ids or, where no id matches, by the number of their column. An edge
     of a sensor that the readings lack, and a self-loop, are left out and counted.
 
     Args:
         readings: a column for each sensor, and where there is one a first column of times.
-        adjacency: `src, dst, weight`; the weight may be absent.
+        adjacency: a table `src, dst, weight`, the weight may be absent; or a matrix of weights
+            without a header, in the order of the columns, of which cells of 0 are no edges.
         zero_is_missing: 0 means that nothing was reported, as it does for speeds.
 
     Raises:
@@ -255,17 +256,12 @@ def read_sensors(
             notices.append(f"{int(zeros.sum())} readings of 0 are taken as missing.")
             values = values.masked_fill(zeros, torch.nan)
     ids = tuple(frame.columns)
-    edges = pl.read_csv(adjacency)
-    places = {name: place for place, name in enumerate(ids)}
-    ends = edges.select(pl.col(edges.columns[:2]).cast(pl.String)).to_numpy()
-    if not any(end in places for end in ends[:, 0]):
-        places = {str(place): place for place in range(len(ids))}
-    found = torch.tensor([[places.get(end, -1) for end in pair] for pair in ends]).view(-1, 2)
+    found, weight, first = _edges(adjacency, ids)
     known = (found >= 0).all(1)
     loops = known & (found[:, 0] == found[:, 1])
     if not known.any():
         raise DataError(
-            f"No edge has both its sensors among the readings; the first is {ends[0].tolist()}.",
+            f"No edge has both its sensors among the readings; the first is {first}.",
             hint="Edges name sensors by the ids in the header, or by the numbers of columns.",
             file=str(adjacency),
         )
@@ -273,14 +269,37 @@ def read_sensors(
         notices.append(f"{int((~known).sum())} edges name a sensor without readings: left out.")
     if loops.any():
         notices.append(f"{int(loops.sum())} edges from a sensor to itself are left out.")
-    weight = edges.to_series(2).cast(pl.Float32).to_numpy() if edges.width > 2 else None
     kept = known & ~loops
     return SensorGraph(
         values=values,
         ids=ids,
         src=found[kept, 0],
         dst=found[kept, 1],
-        weight=torch.ones(int(kept.sum())) if weight is None else torch.tensor(weight)[kept],
+        weight=weight[kept],
         times=times,
         notices=tuple(notices),
     )
+
+
+def _edges(
+    path: Path, ids: tuple[str, ...]
+) -> tuple[Int[Tensor, "e 2"], Float[Tensor, " e"], list[str]]:
+    """Give the sensors of each edge by number, -1 for an unknown one, and what the first names."""
+    with path.open(encoding="utf-8-sig") as file:
+        cells = file.readline().strip().split(",")
+    if len(cells) == len(ids) > 3 and all(event_files.is_number(cell) for cell in cells):
+        matrix = torch.from_numpy(pl.read_csv(path, has_header=False).cast(pl.Float32).to_numpy())
+        found = matrix.nonzero()
+        return found, matrix[found[:, 0], found[:, 1]].clone(), []
+    table = pl.read_csv(path)
+    ends = [table.to_series(place).cast(pl.String) for place in (0, 1)]
+    first = [str(end[0]) for end in ends] if len(table) else []
+    places = {name: place for place, name in enumerate(ids)}
+    if not ends[0].is_in(list(places)).any():
+        places = {str(place): place for place in range(len(ids))}
+    numbers = [end.replace_strict(places, default=-1, return_dtype=pl.Int64) for end in ends]
+    found = torch.from_numpy(pl.DataFrame(numbers).to_numpy().copy())
+    weight = torch.ones(len(table))
+    if table.width > 2:
+        weight = torch.from_numpy(table.to_series(2).cast(pl.Float32).to_numpy().copy())
+    return found, weight, first

@@ -2,11 +2,12 @@
 
 Each link rule scores a pair from what happened strictly before `cut` events: EdgeBank asks whether
 the pair was ever, or lately, seen; recency how lately; the others rank within that. Values of nodes
-are forecast by the last one, a moving average, or the mean of the training part.
+are forecast by the last one, a moving average, the mean of a season's slot, or one linear map of a
+window that all nodes share.
 
 Source: EdgeBank is of Poursafaei et al., NeurIPS 2022, section 5.
 
-Letters: n queries, B batch, L lookback, H horizon, C nodes.
+Letters: n queries, B batch, L lookback, H horizon, C nodes, T training rows, S slots of a season.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from forecast.data.event_history import EventHistory
 
@@ -89,17 +91,41 @@ def moving_average(
     return past[:, -steps:].mean(1, keepdim=True).expand(-1, horizon, -1)
 
 
-def historical_mean(
-    train: Float[Tensor, "T C"], slots: Int[Tensor, "B H"], *, season: int
-) -> Float[Tensor, "B H C"]:
-    """Give the mean of the training rows in the same slot of a season.
+def slot_means(
+    train: Float[Tensor, "T C"], slots: Int[Tensor, " T"], *, season: int
+) -> Float[Tensor, "S C"]:
+    """Average training rows by their slot in a season; a slot without rows has the mean of all.
 
     Args:
-        train: rows in order, the first of them in slot 0.
-        slots: the slot of each row to forecast.
-        season: slots in a season.
+        train: rows.
+        slots: of each row.
+        season: S, slots in a season.
     """
-    slot = torch.arange(len(train)) % season
-    sums = train.new_zeros(season, train.shape[1]).index_add_(0, slot, train)
-    counts = torch.bincount(slot, minlength=season).clamp(min=1)
-    return (sums / counts[:, None])[slots]
+    sums = train.new_zeros(season, train.shape[1]).index_add_(0, slots, train)
+    counts = torch.bincount(slots, minlength=season)[:, None]
+    return torch.where(counts > 0, sums / counts.clamp(min=1), train.mean(0))
+
+
+def fit_pooled(
+    past: Float[Tensor, "B L C"],
+    target: Float[Tensor, "B H C"],
+    mask: Bool[Tensor, "B H C"] | None = None,
+) -> Float[Tensor, "L1 H"]:
+    """Fit one linear map from a node's window to its next values, the same for all nodes.
+
+    Least squares with a constant; windows with a missing target are left out.
+    """
+    rows, wanted = (part.transpose(1, 2).flatten(0, 1).double() for part in (past, target))
+    rows = functional.pad(rows, (0, 1), value=1.0)
+    if mask is not None:
+        complete = mask.transpose(1, 2).flatten(0, 1).all(1)
+        rows, wanted = rows[complete], wanted[complete]
+    gram = rows.T @ rows
+    # As much as rounding wants where a window's values are all alike.
+    gram += torch.eye(len(gram), dtype=gram.dtype) * 1e-9 * gram.diagonal().mean()
+    return torch.linalg.solve(gram, rows.T @ wanted).float()
+
+
+def pooled(past: Float[Tensor, "B L C"], weights: Float[Tensor, "L1 H"]) -> Float[Tensor, "B H C"]:
+    """Forecast by the map of `fit_pooled`."""
+    return torch.einsum("blc,lh->bhc", past, weights[:-1]) + weights[-1][:, None]

@@ -1,6 +1,6 @@
 """The two halves of a Todyformer block: messages inside patches, attention along a node's tokens.
 
-Letters: T tokens, m messages, e edges, A heads, D width, U nodes.
+Letters: T tokens, m messages, e edges, A heads, D width, U nodes, L lookback, H horizon.
 """
 
 from __future__ import annotations
@@ -33,6 +33,36 @@ class TimeCode(nn.Module):
     def forward(self, time: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """Compute the cosines."""
         return torch.cos(time[:, None] * self.frequency + self.phase)
+
+
+class DirectMap(nn.Module):
+    """Map a window to the values after it, the same for all nodes.
+
+    Args:
+        lookback: L.
+        horizon: H.
+        start: weights of a window's values and of 1 to start from.
+        mean: start from the mean of the window instead of its last value, where `start` is None.
+    """
+
+    def __init__(
+        self,
+        lookback: int,
+        horizon: int,
+        start: Float[Tensor, "L1 H"] | None,
+        *,
+        mean: bool = False,
+    ) -> None:
+        super().__init__()
+        if start is None:
+            start = torch.zeros(lookback + 1, horizon)
+            start[slice(lookback) if mean else lookback - 1] = 1 / lookback if mean else 1.0
+        self.weight = nn.Parameter(start[:-1].clone())
+        self.bias = nn.Parameter(start[-1].clone())
+
+    def forward(self, past: Float[Tensor, "*n L"]) -> Float[Tensor, "*n H"]:
+        """Compute the values."""
+        return past @ self.weight + self.bias
 
 
 class Local(nn.Module):

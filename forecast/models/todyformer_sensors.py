@@ -3,7 +3,7 @@
 A patch is a few rows of a window and a token those rows of one sensor; messages run along the
 static edges inside each patch, attention along the patches of each sensor. Nothing is ragged but
 the edges, so all windows and patches share one pass over them. The forecast adds to a linear map of
-the window less its last value, which starts at zero: persistence.
+the window, which starts as the best one for all sensors alike, or as persistence.
 
 Source: as `forecast.models.todyformer`; the dense form is an addition to the paper, which has
 events only.
@@ -23,12 +23,19 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from forecast.batch import Forecast, SeriesBatch, Spec
+from forecast.batch import EventSpec, Forecast, SeriesBatch
 from forecast.errors import UsageError
 from forecast.kernels.segment import attend, owners
+from forecast.models.todyformer_blocks import DirectMap
 
 Positive = Annotated[int, Field(ge=1)]
+
+# Numbers on edges that are held at once.
+_CELLS = 1 << 21
+# Windows that are forecast at once, where nothing is learned from them.
+_WINDOWS = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +62,12 @@ class SensorTodyformer(nn.Module):
 
     Args:
         config: its size.
-        spec: the shape of the task; its variates are the sensors.
+        spec: the shape of the task; its nodes are the sensors.
         src: where the edges come from.
         dst: where they go to.
         weight: their weights, above 0.
+        start: the linear map of a window and 1 that forecasts start from; None starts from the last
+            value.
 
     Raises:
         UsageError: a patch does not divide the lookback, or the heads the width.
@@ -71,10 +80,11 @@ class SensorTodyformer(nn.Module):
     def __init__(
         self,
         config: SensorTodyformerConfig,
-        spec: Spec,
+        spec: EventSpec,
         src: Int[Tensor, " e"],
         dst: Int[Tensor, " e"],
         weight: Float[Tensor, " e"],
+        start: Float[Tensor, "L1 H"] | None = None,
     ) -> None:
         super().__init__()
         for whole, part, names in (
@@ -87,29 +97,34 @@ class SensorTodyformer(nn.Module):
                     hint=f"Choose a divisor of {whole}.",
                 )
         self.config, self.spec = config, spec
-        nodes = torch.arange(spec.variates)
+        nodes = torch.arange(spec.nodes)
         source, target = torch.cat([src, nodes]), torch.cat([dst, nodes])
-        weights = torch.cat([weight, torch.ones(spec.variates)]).clamp(min=1e-6)
-        order = torch.argsort(target * spec.variates + source)
+        weights = torch.cat([weight, torch.ones(spec.nodes)]).clamp(min=1e-6)
+        order = torch.argsort(target * spec.nodes + source)
         self.register_buffer("source", source[order])
-        offsets = torch.searchsorted(target[order], torch.arange(spec.variates + 1))
+        offsets = torch.searchsorted(target[order], torch.arange(spec.nodes + 1))
         self.register_buffer("offsets", offsets)
         self.register_buffer("edges", torch.stack([weights, weights.log()], 1)[order])
         width, patches = config.width, spec.lookback // config.patch
         self.embed = nn.Linear(2 * config.patch, width)
-        self.node = nn.Parameter(torch.randn(spec.variates, 1, width) * 0.1)
+        self.node = nn.Parameter(torch.randn(spec.nodes, 1, width) * 0.1)
         self.position = nn.Parameter(torch.randn(patches, width) * 0.1)
         self.calendar = nn.Linear(spec.calendar, width) if spec.calendar else None
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(patches * width)
         self.head = nn.Linear(patches * width, spec.horizon)
-        self.direct = nn.Linear(spec.lookback, spec.horizon)
-        for layer in (self.head, self.direct):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.direct = DirectMap(spec.lookback, spec.horizon, start)
 
     def forward(self, batch: SeriesBatch) -> Forecast:
         """Forecast the rows behind a window."""
+        if not torch.is_grad_enabled() and len(batch) > _WINDOWS:
+            parts = [
+                self(batch.rows(start, start + _WINDOWS)).values
+                for start in range(0, len(batch), _WINDOWS)
+            ]
+            return Forecast(values=torch.cat(parts))
         past = batch.past.permute(2, 0, 1)  # (N, B, L)
         nodes, size, lookback = past.shape
         patches = lookback // self.config.patch
@@ -121,8 +136,8 @@ class SensorTodyformer(nn.Module):
             x = x + self.calendar(batch.past_time[:, self.config.patch - 1 :: self.config.patch])
         for block in self.blocks:
             x = block(x, self.source, self.edges, self.offsets)
-        change = self.head(self.norm(x.flatten(2))) + self.direct(past - last)
-        return Forecast(values=(last + change).permute(1, 2, 0))
+        values = self.direct(past) + self.head(self.norm(x.flatten(2)))
+        return Forecast(values=values.permute(1, 2, 0))
 
     def loss(self, batch: SeriesBatch) -> tuple[Tensor, Tensor]:
         """Sum absolute errors over observed targets, and count them."""
@@ -167,12 +182,7 @@ class _Block(nn.Module):
     ) -> Float[Tensor, "N B S D"]:
         shape, width = x.shape, x.shape[-1]
         flat = x.flatten(1, 2)  # (N, G, D)
-        sent = self.key_value(flat).index_select(0, source) + self.edge(edges)[:, None]
-        key, value = sent.view(*sent.shape[:2], 2, self.heads, -1).unbind(2)  # (e, G, A, E)
-        query = self.query(flat).index_select(0, owners(offsets)).view_as(key)
-        scores = (query * key).sum(-1).flatten(1) / math.sqrt(key.shape[-1])
-        # For the segments every window, patch and head is a head.
-        received = attend(scores, value.flatten(1, 2), offsets).view(*flat.shape)
+        received = self._receive(flat, source, self.edge(edges), offsets)
         x = self.norm(functional.gelu(self.out(received) + self.skip(flat))).view(shape)
         rows = self.qkv(self.attention_norm(x)).flatten(0, 1)  # (N B, S, 3D)
         q, k, v = rows.view(*rows.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
@@ -180,3 +190,39 @@ class _Block(nn.Module):
         mixed = self.mix(mixed.reshape(-1, shape[2], width)).view(shape)
         x = x + functional.dropout(mixed, self.dropout, self.training)
         return x + self.mixer(x)
+
+    def _receive(
+        self,
+        x: Float[Tensor, "N G D"],
+        source: Int[Tensor, " e"],
+        code: Float[Tensor, "e D2"],
+        offsets: Int[Tensor, " N1"],
+    ) -> Float[Tensor, "N G D"]:
+        """Sum what each sensor hears, a few windows and patches at a time.
+
+        There are many more edges than sensors: of what lies on edges nothing is kept for the
+        backward pass but computed again.
+        """
+        query, key_value = self.query(x), self.key_value(x)
+        target = owners(offsets)
+
+        def messages(query: Tensor, key_value: Tensor, code: Tensor) -> Tensor:
+            sent = key_value.index_select(0, source) + code[:, None]
+            key, value = sent.view(*sent.shape[:2], 2, self.heads, -1).unbind(2)  # (e, g, A, E)
+            asked = query.index_select(0, target).view_as(key)
+            scores = (asked * key).sum(-1).flatten(1) / math.sqrt(key.shape[-1])
+            # For the segments every window, patch and head is a head.
+            return attend(scores, value.flatten(1, 2), offsets).view_as(query)
+
+        step = max(1, _CELLS // code.numel())
+        parts: list[Tensor] = []
+        for each in zip(query.split(step, 1), key_value.split(step, 1), strict=True):
+            if torch.is_grad_enabled():
+                heard = checkpoint(
+                    messages, *each, code, use_reentrant=False, preserve_rng_state=False
+                )
+                assert isinstance(heard, Tensor)
+                parts.append(heard)
+            else:
+                parts.append(messages(*each, code))
+        return torch.cat(parts, 1)

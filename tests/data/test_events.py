@@ -18,7 +18,13 @@ from forecast.data import link_protocol, temporal_graphs
 from forecast.data.event_batches import window
 from forecast.data.event_history import EventHistory
 from forecast.errors import DataError, NotFoundError
-from forecast.models.graph_baselines import historical_mean, moving_average, score_links
+from forecast.models.graph_baselines import (
+    fit_pooled,
+    moving_average,
+    pooled,
+    score_links,
+    slot_means,
+)
 
 DATA = os.environ.get("FORECAST_DATA")
 real = pytest.mark.skipif(
@@ -50,6 +56,7 @@ def test_text_without_a_header_dates_parquet_and_negative_times(tmp_path):
     events = event_files.read(write(tmp_path, "7 9 -3\n9 7 4\n", "a.txt"))
     assert events.ids.to_list() == [7, 9]
     assert "1 events have negative times" in events.notices[0]
+    assert events.codes(pl.Series(["9", "x", "7"])).tolist() == [1, -1, 0]
     dated = event_files.read(write(tmp_path, "from,to,date\n1,2,1970-01-02\n1,3,1970-01-03\n"))
     assert dated.time.tolist() == [86_400, 172_800]
     path = tmp_path / "b.parquet"
@@ -106,9 +113,12 @@ def test_history_equals_a_loop():
                if (a, b) == (u, v)]  # fmt: skip
         assert float(last[0]) == max(met, default=-torch.inf)
         assert int(count[0]) == len(met)
-    drawn = history.draw_past(torch.tensor([0, 4]), torch.tensor([60, 60]), 200)
-    for row, node in zip(drawn, (0, 4), strict=True):
-        assert set(row.tolist()) == set(dst[:60][src[:60] == node].tolist())
+    drawn, known = history.draw_past(torch.tensor([0, 4]), torch.tensor([60, 60]), 200)
+    for row, number, node in zip(drawn, known, (0, 4), strict=True):
+        met = set(dst[:60][src[:60] == node].tolist())
+        assert set(row.tolist()) == met | {-1}
+        # each of them once
+        assert int((row >= 0).sum()) == number == len(met)
 
 
 def test_the_hash_is_the_published_one():
@@ -195,15 +205,34 @@ def test_steps_are_in_order_of_numbers_and_unknown_sensors_are_counted(tmp_path)
     said = " ".join(graph.notices)
     assert "1 edges name a sensor without" in said
     assert "1 readings of 0" in said
+    by_place = temporal_graphs.read_sensors(readings, write(tmp_path, "src,dst\n1,0\n", "e.csv"))
+    assert (by_place.src.tolist(), by_place.weight.tolist()) == ([1], [1])
     edges = write(tmp_path, "src,dst\nq,zzz\n", "e.csv")
     with pytest.raises(DataError, match="No edge has both"):
         temporal_graphs.read_sensors(readings, edges)
+
+
+def test_a_matrix_of_weights_is_read_as_its_edges(tmp_path):
+    readings = write(tmp_path, "a,b,c,d\n1,2,3,4\n", "r.csv")
+    matrix = write(tmp_path, "1,0,0.5,0\n0,1,0,0\n0,0,0,0.25\n0,0,0,1\n", "m.csv")
+    graph = temporal_graphs.read_sensors(readings, matrix)
+    assert (graph.src.tolist(), graph.dst.tolist()) == ([0, 2], [2, 3])
+    assert graph.weight.tolist() == [0.5, 0.25]
 
 
 def test_rules_for_values():
     past = torch.tensor([[[1.0], [2.0], [6.0]]])
     assert moving_average(past, 2, steps=2).flatten().tolist() == [4, 4]
     train = torch.tensor([[1.0], [10.0], [3.0]])
-    # slot 0 has 1 and 3, slot 1 has 10
-    found = historical_mean(train, torch.tensor([[1, 0]]), season=2)
-    assert found.flatten().tolist() == [10, 2]
+    # slot 0 has 1 and 3, slot 1 has 10, slot 2 has none
+    found = slot_means(train, torch.tensor([0, 1, 0]), season=3)
+    assert found.flatten().tolist() == [2, 10, pytest.approx(14 / 3)]
+    # each next value is twice the last one less the one before and 1 more, at every node
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randn(9, 2, 3, generator=generator)
+    target = 2 * windows[:, 1:] - windows[:, :1] + 1
+    mask = torch.ones_like(target, dtype=torch.bool)
+    mask[0], target[0] = False, 99.0
+    weights = fit_pooled(windows, target, mask)
+    torch.testing.assert_close(weights.flatten(), torch.tensor([-1.0, 2.0, 1.0]))
+    torch.testing.assert_close(pooled(windows, weights)[1:], target[1:])

@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 import torch
 
-from forecast.batch import EventBatch, EventSpec, SeriesBatch, Spec
+from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.data import events as event_files
-from forecast.data.event_batches import AffinityBatches, LinkBatches, SnapshotBatches, window
+from forecast.data.event_batches import AffinityBatches, LinkBatches, window
 from forecast.data.event_history import FACTS, EventHistory
+from forecast.data.snapshot_batches import SnapshotBatches
 from forecast.data.temporal_graphs import Snapshots
 from forecast.errors import UsageError
 from forecast.models.todyformer import Todyformer, TodyformerConfig
@@ -237,6 +238,20 @@ def test_it_learns_which_node_answers_which():
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
 
 
+@torch.no_grad()
+def test_scores_of_different_queries_share_a_level_and_draws_stand_for_others():
+    batch = ask(draw(), torch.arange(250, 260))
+    prior = torch.rand(batch.candidates.shape)
+    weighed = replace(batch, prior=prior)
+    scores = model()(batch).values
+    torch.testing.assert_close(model()(weighed).values, scores + prior)
+    alone, _ = model(alike=0.0).loss(weighed)
+    total, _ = model(alike=0.5).loss(weighed)
+    # the level is that of the scores themselves, whatever the draws stand for
+    level = torch.log1p(torch.exp(-scores[:, 0])) + torch.log1p(torch.exp(scores[:, -1]))
+    torch.testing.assert_close(total - alone, 0.5 * level.sum())
+
+
 def snapshots(steps=30, nodes=6):
     # a node's next value is its neighbour's last one: messages alone can tell it
     generator = torch.Generator().manual_seed(0)
@@ -287,7 +302,7 @@ def test_shares_start_at_the_moving_average():
 
 def test_sensors_start_at_persistence_and_hear_only_their_neighbours():
     torch.manual_seed(0)
-    spec = Spec(lookback=12, horizon=3, variates=5)
+    spec = EventSpec(task="sensor", lookback=12, horizon=3, nodes=5)
     config = SensorTodyformerConfig(width=16, heads=2, patch=3, depth=1, dropout=0.0)
     src, dst = torch.tensor([0, 1]), torch.tensor([1, 2])
     network = SensorTodyformer(config, spec, src, dst, torch.tensor([0.5, 0.9])).eval()
@@ -300,5 +315,10 @@ def test_sensors_start_at_persistence_and_hear_only_their_neighbours():
     moved = (network(SeriesBatch(past=past)).values - before).abs().amax((0, 1)) > 1e-6
     # one block carries sensor 0 to itself and to 1, along the edge and not against it
     assert moved.tolist() == [True, True, False, False, False]
+    # what is not learned from is forecast a few windows at a time, and alike
+    many = SeriesBatch(past=torch.randn(70, 12, 5))
+    together = network(many).values
+    with torch.no_grad():
+        torch.testing.assert_close(network(many).values, together)
     with pytest.raises(UsageError, match="does not divide the lookback"):
         SensorTodyformer(replace(config, patch=5), spec, src, dst, torch.ones(2))
