@@ -4,6 +4,7 @@
 weights.safetensors   the model's state
 arrays.safetensors    scaler statistics, how far intervals open, and the baselines with numbers of
                       their own that scores stand beside
+history.parquet       of graphs, the events that forecasts go on from
 forecaster.json       recipe, spec, columns, layout or grid, metrics, versions, sha256 of the others
 ```
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import platform
 from dataclasses import dataclass, field
@@ -31,7 +33,7 @@ from torch import Tensor, nn
 
 import forecast
 from forecast import atomic, recipe
-from forecast.batch import GridSpec, Spec
+from forecast.batch import EventSpec, GridSpec, Spec
 from forecast.data.covariates import Covariates
 from forecast.data.scaling import Scaler
 from forecast.data.tables import Layout
@@ -44,6 +46,7 @@ FORMAT = 1
 _DESCRIPTION = "forecaster.json"
 _WEIGHTS = "weights.safetensors"
 _ARRAYS = "arrays.safetensors"
+_HISTORY = "history.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,13 +185,89 @@ class GridForecaster:
         )
 
 
-AnyForecaster = Forecaster | GridForecaster
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphForecaster:
+    """Hold a trained model of graphs, as `Forecaster` does one of series.
+
+    Attributes:
+        model: in evaluation mode, on the CPU after loading.
+        recipe: the resolved recipe it was trained by.
+        spec: the shape of its task.
+        statistics: what its class and its values are made with.
+        graph: ids, features and reading options, as `describe` of the data lays them out.
+        history: all events of its data, which forecasts go on from; None of values.
+        data: name, digest and size of the training data.
+        metrics: what was measured when it was trained.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    spec: EventSpec
+    statistics: dict[str, Tensor]
+    graph: dict[str, Any]
+    history: polars.DataFrame | None
+    data: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name what is forecast."""
+        return tuple(self.data["columns"])
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Give the tensors to keep beside the weights."""
+        return self.statistics
+
+    def files(self) -> dict[str, bytes]:
+        """Give the files to keep beside them."""
+        if self.history is None:
+            return {}
+        stream = io.BytesIO()
+        self.history.write_parquet(stream)
+        return {_HISTORY: stream.getvalue()}
+
+    def described(self) -> dict[str, Any]:
+        """Give, as plain values, what else is to be kept of the data it was trained on."""
+        return {"columns": list(self.columns), "graph": self.graph}
+
+    @classmethod
+    def restored(
+        cls,
+        model: nn.Module,
+        resolved: Recipe,
+        arrays: dict[str, Tensor],
+        kept: dict[str, Any],
+        files: dict[str, bytes],
+    ) -> GraphForecaster:
+        """Put it together from what was kept, read back from a folder."""
+        history = files.get(_HISTORY)
+        return cls(
+            model=model,
+            recipe=resolved,
+            spec=EventSpec(**kept["spec"]),
+            statistics=arrays,
+            graph=kept["graph"],
+            history=None if history is None else polars.read_parquet(io.BytesIO(history)),
+            data=kept["data"],
+            metrics=kept["metrics"],
+        )
 
 
-def build(name: str, config: Any, spec: Spec | GridSpec) -> nn.Module:
-    """Make an untrained model of this name."""
+AnyForecaster = Forecaster | GridForecaster | GraphForecaster
+AnySpec = Spec | GridSpec | EventSpec
+
+
+def build(name: str, config: Any, spec: AnySpec, **inputs: Tensor) -> nn.Module:
+    """Make an untrained model of this name.
+
+    Args:
+        name: a key of MODELS.
+        config: an instance of its config class.
+        spec: the shape of the task.
+        inputs: what the classes of graphs are made with beside these.
+    """
     model, _ = model_info(name).load()
-    return model(config, spec)
+    return model(config, spec, **inputs)
 
 
 def save(folder: Path, forecaster: AnyForecaster) -> None:
@@ -197,6 +276,7 @@ def save(folder: Path, forecaster: AnyForecaster) -> None:
     contents = {
         _WEIGHTS: _bytes(forecaster.model.state_dict()),
         _ARRAYS: _bytes(forecaster.arrays()),
+        **(forecaster.files() if isinstance(forecaster, GraphForecaster) else {}),
     }
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)
@@ -258,15 +338,31 @@ def load(folder: str | Path) -> AnyForecaster:
     """
     folder = Path(folder)
     kept = describe(folder)
-    contents = {name: _checked(folder / name, kept) for name in (_WEIGHTS, _ARRAYS)}
     try:
+        names = (_WEIGHTS, _ARRAYS, *(name for name in kept["sha256"] if name == _HISTORY))
+        contents = {name: _checked(folder / name, kept) for name in names}
         resolved = recipe.from_dict(kept["recipe"])
-        of_grids = kept["spec"]["kind"] == "grid"
-        spec = _grid_spec(kept["spec"]) if of_grids else Spec(**kept["spec"])
-        model = build(resolved.model, resolved.model_config, spec)
-        model.load_state_dict(load_tensors(contents[_WEIGHTS]))
-        kind = GridForecaster if of_grids else Forecaster
-        return kind.restored(model.eval(), resolved, load_tensors(contents[_ARRAYS]), kept)
+        arrays, weights = load_tensors(contents[_ARRAYS]), load_tensors(contents[_WEIGHTS])
+
+        def made(spec: AnySpec, **inputs: Tensor) -> nn.Module:
+            model = build(resolved.model, resolved.model_config, spec, **inputs)
+            model.load_state_dict(weights)
+            return model.eval()
+
+        match kept["spec"]["kind"]:
+            case "grid":
+                model = made(_grid_spec(kept["spec"]))
+                return GridForecaster.restored(model, resolved, arrays, kept)
+            case "graph":
+                inputs = {
+                    name.removeprefix("inputs."): value
+                    for name, value in arrays.items()
+                    if name.startswith("inputs.")
+                }
+                model = made(EventSpec(**kept["spec"]), **inputs)
+                return GraphForecaster.restored(model, resolved, arrays, kept, contents)
+            case _:
+                return Forecaster.restored(made(Spec(**kept["spec"])), resolved, arrays, kept)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(
             f"The artefact cannot be put together: {error}.",

@@ -192,7 +192,9 @@ def _p_value(own: np.ndarray, best: np.ndarray) -> float:
 
 
 def _short(scores: dict[str, Any]) -> dict[str, float]:
-    return {name: scores[name] for name in ("mse", "mae", "windows")}
+    # Values on graphs are scored by their root.
+    mse = scores["mse"] if "mse" in scores else scores["rmse"] ** 2
+    return {"mse": mse, "mae": scores["mae"], "windows": scores["windows"]}
 
 
 def _digest(folds: dict[str, list[Fold]], plan: Plan, refit: bool) -> str:

@@ -72,8 +72,11 @@ class Checkpoint:
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        # Tied or sliced tensors share memory, which the format refuses.
-        tensors = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        # Tied, sliced or transposed tensors are what the format refuses.
+        tensors = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in tensors.items()
+        }
         header = {
             "progress": json.dumps(asdict(progress)),
             "identity": json.dumps(self.identity),

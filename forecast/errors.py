@@ -95,6 +95,9 @@ def nearest(name: str, known: Iterable[str], most: int = 12) -> str:
     """Say which known name is meant by a mistyped one, or list what there is."""
     names = sorted(known)
     folded = {name.lower(): name for name in names}
+    begun = [one for one in folded if len(name) > 2 and one.startswith(name.lower())]
+    if len(begun) == 1:
+        return f"Did you mean {folded[begun[0]]!r}?"
     close = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
     if close:
         return f"Did you mean {folded[close[0]]!r}?"

@@ -285,12 +285,24 @@ def thinned(
     return {"rows": rows, "mse": alone, "mse_with_all_history": with_all}
 
 
+def judged(scores: Mapping[str, Any]) -> tuple[str, bool]:
+    """Name the measure by which scores of a kind are judged, and say whether more is better."""
+    for measure in ("mse", "mae"):
+        if measure in scores:
+            return measure, False
+    return ("mrr" if "mrr" in scores else "ndcg_at_10"), True
+
+
 def beaten_by(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the baselines with a smaller test MSE than the model's, the best one first."""
-    own = scores["mse"]
+    """Name the baselines that score better than the model, the best one first."""
+    measure, more = judged(scores)
+    own = scores[measure]
+    if own is None:
+        return []
+    sign = -1 if more else 1
     better = [
-        (figures["mse"], name)
+        (sign * figures[measure], name)
         for name, figures in baselines.items()
-        if figures["mse"] is not None and own is not None and figures["mse"] < own
+        if figures.get(measure) is not None
     ]
-    return [name for _, name in sorted(better)]
+    return [name for error, name in sorted(better) if error < sign * own]

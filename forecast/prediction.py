@@ -24,9 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from forecast import artefact, grid_prediction, tracking
-from forecast.artefact import AnyForecaster, Forecaster
+from forecast.artefact import AnyForecaster, Forecaster, GridForecaster
 from forecast.batch import Forecast, SeriesBatch
-from forecast.data import loading, tables
+from forecast.data import graph_context, loading, tables
 from forecast.data.calendar import calendar_features
 from forecast.data.covariates import Covariates
 from forecast.data.scaling import Scaler, rounded
@@ -88,9 +88,9 @@ def load_series(model: str | Path) -> Forecaster:
     forecaster = load(model)
     if not isinstance(forecaster, Forecaster):
         raise UsageError(
-            f"{model} holds {forecaster.recipe.model}, a forecaster of grids, and tables of series "
-            "are asked for here.",
-            hint="Forecast from gridded files: forecast predict MODEL FILE.nc --out forecast.nc",
+            f"{model} holds {forecaster.recipe.model}, a forecaster of {forecaster.spec.kind}s, "
+            "and tables of series are asked for here.",
+            hint="Give it the files that it was trained on: forecast predict MODEL FILE --out ...",
         )
     return forecaster
 
@@ -334,7 +334,16 @@ def predict_frame(forecaster: AnyForecaster, frame: pl.DataFrame) -> pl.DataFram
     """Forecast a frame in memory, as the model server does; of grids one with a row for a cell."""
     if isinstance(forecaster, Forecaster):
         return predict(forecaster, frame)
-    return grid_prediction.predict_frame(forecaster, frame)
+    if isinstance(forecaster, GridForecaster):
+        return grid_prediction.predict_frame(forecaster, frame)
+    return graph_context.predict_frame(
+        forecaster.model,
+        forecaster.graph,
+        forecaster.statistics,
+        forecaster.spec,
+        frame,
+        history=forecaster.history,
+    )
 
 
 def _levels(forecaster: Forecaster, wanted: Sequence[float] | None) -> tuple[float, ...]:

@@ -21,11 +21,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from forecast.data import DATASETS, kind_of
+from forecast.data import DATASETS, kinds_of
 from forecast.data.grid_section import GridSection
 from forecast.data.tables import TableOptions
 from forecast.errors import NotFoundError, UsageError, nearest
 from forecast.models import DEFAULTS, MODELS, model_info
+
+if typing.TYPE_CHECKING:
+    from forecast.data.graph_section import GraphSection
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -135,7 +138,7 @@ class Recipe:
         model_config: the model's config, an instance of its own config class.
     """
 
-    data: DataSection | GridSection
+    data: DataSection | GridSection | GraphSection
     window: WindowSection
     model: str
     model_config: Any
@@ -161,6 +164,12 @@ class Recipe:
     def grid(self) -> GridSection:
         """Give the data section of a recipe of grids."""
         assert isinstance(self.data, GridSection)
+        return self.data
+
+    @property
+    def graph(self) -> GraphSection:
+        """Give the data section of a recipe of graphs."""
+        assert not isinstance(self.data, DataSection | GridSection)
         return self.data
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -196,9 +205,8 @@ class Recipe:
 
 
 _SECTIONS = ("data", "window", "model", "train", "tracking")
-# The data section of each kind of data, and what people call the kind.
-_DATA: dict[str, type[Any]] = {"series": DataSection, "grid": GridSection}
-_CALLED = {"series": "tables of series", "grid": "grids"}
+# What people call the kinds of data.
+_CALLED = {"series": "tables of series", "grid": "grids", "graph": "graphs"}
 
 
 def from_dict(sections: Mapping[str, Any]) -> Recipe:
@@ -224,7 +232,7 @@ def from_dict(sections: Mapping[str, Any]) -> Recipe:
     _, config = info.load()
     train = {**info.train, **sections.get("train", {})}
     return Recipe(
-        data=_section("data", _DATA[info.kind], sections.get("data", {})),
+        data=_section("data", _data_section(info.kind), sections.get("data", {})),
         window=_section("window", WindowSection, sections.get("window", {})),
         model=name,
         model_config=_section("model", config, chosen),
@@ -360,15 +368,32 @@ def _settle_kind(sections: dict[str, Any]) -> None:
     source = data.get("source") if isinstance(data, Mapping) else None
     if not source or not isinstance(source, str | list) or not isinstance(chosen, Mapping):
         return
-    kind = kind_of(typing.cast("str | list[str]", source))
+    kinds = kinds_of(typing.cast("str | list[str]", source))
+    kind = kinds[0]
     name = chosen.get("name", DEFAULTS[kind])
-    sections["model"] = {**chosen, "name": name}
-    if isinstance(name, str) and (info := model_info(name)).kind != kind:
+    # Sensors, whose edges stay, have a network of their own; nodes weigh the edges.
+    task = data.get("task") if isinstance(data, Mapping) else None
+    if name == "todyformer" and (task == "sensor" or isinstance(source, list)):
+        name = "todyformer-sensors"
+    defaults = {"weights": True} if name == "todyformer" and task == "node" else {}
+    sections["model"] = {**defaults, **chosen, "name": name}
+    if isinstance(name, str) and (info := model_info(name)).kind not in kinds:
         fitting = [one for one in MODELS if MODELS[one].kind == kind]
         raise UsageError(
             f"{name} forecasts {_CALLED[info.kind]}, and {source} holds {_CALLED[kind]}.",
             hint=f"For {_CALLED[kind]} there are {', '.join(fitting)}: --model {fitting[0]}",
         )
+
+
+def _data_section(kind: str) -> type[Any]:
+    if kind == "series":
+        return DataSection
+    if kind == "grid":
+        return GridSection
+    # Not before it is needed: it brings torch along.
+    from forecast.data.graph_section import GraphSection  # noqa: PLC0415
+
+    return GraphSection
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -443,13 +468,20 @@ def allowed(hint: Any) -> str:
 
 def _plain(section: Any) -> dict[str, Any]:
     return {
-        field.name: list(value) if isinstance(value, tuple) else value
+        field.name: list(value)
+        if isinstance(value, tuple)
+        else dict(typing.cast(Mapping[str, Any], value))
+        if isinstance(value, Mapping)
+        else value
         for field in fields(section)
         for value in (getattr(section, field.name),)
     }
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        pairs = typing.cast(Mapping[str, Any], value).items()
+        return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in pairs)} }}"
     if isinstance(value, list):
         return f"[{', '.join(_toml(item) for item in value)}]"
     # JSON writes text, numbers and booleans as TOML reads them.

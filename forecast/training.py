@@ -125,7 +125,7 @@ def train(
     for notice in task.notices:
         watcher.notice(notice)
     torch.manual_seed(resolved.train.seed)
-    untrained = artefact.build(resolved.model, resolved.model_config, task.spec)
+    untrained = artefact.build(resolved.model, resolved.model_config, task.spec, **task.inputs)
     if start:
         untrained.load_state_dict(start.model.state_dict())
     threads = set_threads(

@@ -236,7 +236,7 @@ def _trial(
     cache[key] = task
     torch.manual_seed(own.train.seed)
     try:
-        model = artefact.build(own.model, own.model_config, task.spec).to(device)
+        model = artefact.build(own.model, own.model_config, task.spec, **task.inputs).to(device)
     except UsageError as error:
         watcher.notice(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error

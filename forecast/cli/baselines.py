@@ -21,7 +21,7 @@ from forecast.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from forecast.batch import GridSpec, Spec
+    from forecast.artefact import AnySpec
     from forecast.recipe import Recipe
 
 
@@ -75,7 +75,7 @@ def baselines(
         found[source] = {
             "lookback": spec.lookback,
             "horizon": spec.horizon,
-            "season": spec.season,
+            "season": getattr(spec, "season", None),
             "metrics": scores,
         }
         rows += [
@@ -83,8 +83,8 @@ def baselines(
                 source,
                 f"{spec.lookback} -> {spec.horizon}",
                 name,
-                console.figure(figures["mse"]),
-                console.figure(figures["mae"]),
+                _figure(figures, "mse"),
+                _figure(figures, "mae"),
             )
             for name, figures in scores.items()
         ]
@@ -94,19 +94,35 @@ def baselines(
     console.table(("data", "rows", "baseline", "MSE", "MAE"), rows, right=(1, 3, 4))
 
 
+def _figure(figures: dict[str, Any], measure: str) -> str:
+    """Print a measure; of links and shares, which have no errors, what they are judged by."""
+    from forecast.evaluation import judged
+
+    if measure in figures:
+        return console.figure(figures[measure])
+    judge, more = judged(figures)
+    if more and measure == "mse":
+        return f"{judge.upper()} {console.figure(figures[judge])}"
+    return "-"
+
+
 def _scored(
     resolved: Recipe,
-) -> tuple[dict[str, dict[str, Any]], Spec | GridSpec, tuple[str, ...]]:
+) -> tuple[dict[str, dict[str, Any]], AnySpec, tuple[str, ...]]:
     """Score the baselines of one recipe; give the shape of its task and notices too."""
     from forecast import evaluation
-    from forecast.data import grids, loading
+    from forecast.data import graphs, grids, loading
     from forecast.data.grid_section import GridSection
+    from forecast.recipe import DataSection
     from forecast.tasks.grids import score
 
     section, window = resolved.data, resolved.window
     if isinstance(section, GridSection):
         data = grids.load(section, lookback=window.lookback, horizon=window.horizon)
         return score(None, data, "test"), data.spec, data.notices
+    if not isinstance(section, DataSection):
+        graph = graphs.load(section, lookback=window.lookback, horizon=window.horizon)
+        return graph.baselines("test"), graph.spec, graph.notices
     prepared = loading.load(
         loading.read(section.source, section, keep=section.keep, leave_out=section.leave_out),
         split=section.split,

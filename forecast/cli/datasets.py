@@ -16,9 +16,8 @@ from forecast.cli.options import AsJson
 from forecast.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
+    from forecast.data import Known
     from forecast.data.files import KnownFile, Progress
-    from forecast.data.known import Dataset
-    from forecast.data.known_grids import GridDataset
 
 app = typer.Typer(help="List, show, fetch and verify the known data sets.", no_args_is_help=True)
 
@@ -29,6 +28,12 @@ def _complete(incomplete: str) -> list[str]:
     return [name for name in DATASETS if name.startswith(incomplete)]
 
 
+# What rows and variates are called of each kind of data.
+_WORDS = {
+    "series": ("rows", "variates"),
+    "grid": ("frames", "fields"),
+    "graph": ("events or steps", "forecast"),
+}
 Name = Annotated[str, typer.Argument(help="A name from the list.", autocompletion=_complete)]
 Names = Annotated[list[str], typer.Argument(help="Names from the list.", autocompletion=_complete)]
 
@@ -75,7 +80,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     if as_json:
         console.document(_facts(known))
         return
-    what, every = ("frames", "fields") if known.kind == "grid" else ("rows", "variates")
+    what, every = _WORDS[known.kind]
     lines = [
         (what, f"{known.rows:,}" + (f", one every {known.frequency}" if known.frequency else "")),
         (every, ", ".join(known.variates)),
@@ -199,7 +204,7 @@ def _location(file: KnownFile) -> str | None:
     return None if path is None else str(path)
 
 
-def _is_here(known: Dataset | GridDataset) -> bool:
+def _is_here(known: Known) -> bool:
     if known.kind == "grid" and not known.files:
         try:
             return bool(known.paths())
@@ -208,7 +213,7 @@ def _is_here(known: Dataset | GridDataset) -> bool:
     return all(_location(file) for file in known.files)
 
 
-def _facts(known: Dataset | GridDataset) -> dict[str, Any]:
+def _facts(known: Known) -> dict[str, Any]:
     """Return a data set as one JSON object."""
     facts = dataclasses.asdict(known)
     if known.kind == "series":

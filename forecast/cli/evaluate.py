@@ -58,5 +58,5 @@ def evaluate(
         )
         return
     scores.show(forecaster.recipe.model, metrics["test"], metrics["baselines"])
-    scores.show_grids(metrics["test"], result["protocol"])
+    scores.show_protocol(metrics["test"], result["protocol"])
     scores.verdict(forecaster.recipe.model, beaten_by)

@@ -69,6 +69,11 @@ def init(
     if isinstance(resolved.data, GridSection):
         grid = grid_reading.read(grids.located(resolved.data.source), resolved.data)
         notices, text = grid.notices, starter.write_grid_recipe(resolved, grid)
+    elif not isinstance(resolved.data, recipe.DataSection):
+        raise UsageError(
+            "Recipes are written of tables and of grids; a graph needs none.",
+            hint=f"Train it: forecast train {file} --model {resolved.model}",
+        )
     else:
         table = loading.read(resolved.data.source, resolved.data)
         notices, text = table.notices, starter.write_recipe(resolved, table)

@@ -11,10 +11,10 @@ from forecast.cli import console
 from forecast.cli.options import AsJson, DateFormat, Device, Fill, Level, Timezone
 
 if TYPE_CHECKING:
-    from forecast.artefact import GridForecaster
+    from forecast.artefact import GraphForecaster, GridForecaster
 
 
-_CLUSTER = "On a cluster"
+_CLUSTER, _GRAPHS = "On a cluster", "On graphs"
 
 
 def predict(
@@ -26,15 +26,16 @@ def predict(
         ),
     ],
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="FILE...",
             help="CSV or Parquet with the history: files, patterns such as 'in/*.csv', a known "
             "data set, a folder or an address (s3://...) of one long table, or - for standard "
-            "input; of grids NetCDF, Zarr, HDF5, npz.",
+            "input; of grids NetCDF, Zarr, HDF5, npz; of graphs events that go on from those kept "
+            "with the model, or none.",
             show_default=False,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -98,6 +99,29 @@ def predict(
             rich_help_panel=_CLUSTER,
         ),
     ] = 8,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="When links are asked for; right after the last event by default.",
+            rich_help_panel=_GRAPHS,
+        ),
+    ] = None,
+    top: Annotated[
+        int,
+        typer.Option(
+            "--top-k", min=1, help="Destinations to name for each source.", rich_help_panel=_GRAPHS
+        ),
+    ] = 20,
+    ask: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            metavar="ID",
+            help="Source to ask about, repeatable; all by default.",
+            rich_help_panel=_GRAPHS,
+        ),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -122,9 +146,11 @@ def predict(
       cat new.csv | forecast predict ./artefact - > forecast.csv
 
       forecast predict ./artefact 't2m/*.nc' --out forecast.nc
+
+      forecast predict ./artefact events.csv --at 1083000000 --top-k 20 --out links.csv
     """
     from forecast import bulk, prediction
-    from forecast.artefact import GridForecaster
+    from forecast.artefact import GraphForecaster, GridForecaster
     from forecast.cli import files, options
     from forecast.data import tables
     from forecast.device import set_threads
@@ -135,11 +161,20 @@ def predict(
         raise UsageError(
             f"Intervals cannot be calibrated by {intervals!r}.", hint=nearest(intervals, METHODS)
         )
+    inputs = inputs or []
     if engine is not None:
         _predict_on(engine, model, inputs, files.required(out), level, places_apart, as_json)
         return
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
+    if isinstance(forecaster, GraphForecaster):
+        _predict_graph(forecaster, model, inputs, out, at, top, ask, as_json)
+        return
+    if not inputs:
+        raise UsageError(
+            "No file is named whose rows are to be gone on from.",
+            hint="Name one, or - for standard input.",
+        )
     if isinstance(forecaster, GridForecaster):
         refused = {
             "--date-format": date_format,
@@ -313,3 +348,46 @@ def _predict_grids(
             console.notice(f"{frames:,} frames of {rows} x {columns} cells written to {place}")
     if as_json:
         console.document({"model": model, "written": written})
+
+
+def _predict_graph(
+    forecaster: GraphForecaster,
+    model: str,
+    inputs: list[str],
+    out: Path | None,
+    at: str | None,
+    top: int,
+    ask: list[str] | None,
+    as_json: bool,
+) -> None:
+    from forecast.cli import files
+    from forecast.data import graph_context
+    from forecast.tasks import graphs
+
+    (place,) = files.destinations(["-"], out, as_json)
+    source = None if not inputs else inputs[0] if len(inputs) == 1 else tuple(inputs)
+    context = graphs.context(forecaster, source, at)
+    for text in context.notices:
+        console.notice(text)
+    frame = graph_context.predict(forecaster.model, context, sources=ask, top=top)
+    _write_frame(frame, place)
+    if as_json:
+        written = {"output": str(place), "rows": frame.height, "columns": frame.columns}
+        console.document({"model": model, "written": [written]})
+    elif place:
+        console.notice(f"{frame.height:,} rows written to {place}")
+
+
+def _write_frame(frame: Any, place: Path | None) -> None:
+    import sys
+
+    from forecast import atomic
+
+    if place is None:
+        sys.stdout.buffer.write(frame.write_csv().encode())
+        return
+    with atomic.replacing(place) as temporary:
+        if place.suffix == ".parquet":
+            frame.write_parquet(temporary)
+        else:
+            frame.write_csv(temporary)

@@ -8,10 +8,25 @@ from typing import Any
 from forecast.cli import console
 
 _MOST_NAMED = 3
+# Measures of forecasts on graphs, and their headings.
+_MEASURES = {
+    "mrr": "MRR",
+    "hits_at_1": "hits@1",
+    "hits_at_10": "hits@10",
+    "ap": "AP",
+    "auc": "AUC",
+    "ndcg_at_10": "NDCG@10",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mape": "MAPE %",
+}
 
 
 def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the model's figures and the baselines', on standardised values and in units."""
+    if "units" not in own:
+        _show_measures(name, own, baselines)
+        return
     # Counts scaled to [0, 1] have errors that four decimals do not show.
     figure = _unit if "openstl" in own else console.figure
     scaled = "scaled" if "openstl" in own else "standardised"
@@ -44,8 +59,36 @@ def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
         )
 
 
-def show_grids(own: Mapping[str, Any], protocol: str) -> None:
-    """Print, below the table, what published tables of grids hold; nothing of other data."""
+def _show_measures(
+    name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Print what forecasts on graphs are judged by; values are in their own unit."""
+    counted = "queries" if "queries" in own else "values"
+    console.answer(f"Test part: {own[counted]:,} {counted}.\n")
+    shown = [measure for measure in _MEASURES if own.get(measure) is not None]
+    header = ("model", *(_MEASURES[measure] for measure in shown))
+    rows = [
+        (label, *(_measure(figures.get(measure)) for measure in shown))
+        for label, figures in {
+            name: own,
+            **{f"  {key}": baselines[key] for key in baselines},
+        }.items()
+    ]
+    console.table(header, rows, right=range(1, len(header)))
+    if leads := own.get("mae_by_lead"):
+        places = sorted({0, len(leads) // 4, len(leads) // 2, len(leads) - 1})
+        told = ", ".join(f"{leads[place]:.4g} at step {place + 1}" for place in places)
+        console.answer(f"MAE by step: {told}")
+
+
+def _measure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def show_protocol(own: Mapping[str, Any], protocol: str) -> None:
+    """Print, below the table, the protocol, and of grids what published tables hold."""
+    if "units" not in own:
+        console.answer(f"\nprotocol: {protocol}")
     if "openstl" not in own:
         return
     words = {"mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR"}

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from forecast.data import taxibj, weatherbench
+from forecast.data import known_graphs, taxibj, weatherbench
 from forecast.data.ett import ETTH1, ETTH2, ETTM1, ETTM2
 from forecast.data.files import KnownFile
 from forecast.data.known import Dataset, Split
+from forecast.data.known_graphs import GraphDataset
 from forecast.data.known_grids import GRID_SUFFIXES, GridDataset
 from forecast.errors import NotFoundError, nearest
 
@@ -87,18 +88,21 @@ METRO_TRAFFIC = Dataset(
     source="https://archive.ics.uci.edu/dataset/492/metro+interstate+traffic+volume",
 )
 
-DATASETS: dict[str, Dataset | GridDataset] = {
+Known = Dataset | GridDataset | GraphDataset
+Kind = Literal["series", "grid", "graph"]
+
+DATASETS: dict[str, Known] = {
     "etth1": ETTH1,
     "etth2": ETTH2,
     "ettm1": ETTM1,
     "ettm2": ETTM2,
     "exchange": EXCHANGE,
     "metro-traffic": METRO_TRAFFIC,
-    **{known.name: known for known in (*taxibj.SETS, *weatherbench.SETS)},
+    **{known.name: known for known in (*taxibj.SETS, *weatherbench.SETS, *known_graphs.SETS)},
 }
 
 
-def dataset(name: str) -> Dataset | GridDataset:
+def dataset(name: str) -> Known:
     """Return the known data set of that name, in any case.
 
     Raises:
@@ -112,20 +116,27 @@ def dataset(name: str) -> Dataset | GridDataset:
         ) from None
 
 
-def kind_of(source: str | Sequence[str]) -> Literal["series", "grid"]:
-    """Tell the kind of data that a name or a path stands for, without opening anything.
+def kinds_of(source: str | Sequence[str]) -> tuple[Kind, ...]:
+    """Tell which kinds of data a name or a path may hold, the likeliest first, opening nothing.
 
     Args:
         source: the name of a known data set, a file, a folder or a pattern; or several.
     """
     if not isinstance(source, str):
-        return "grid"
+        first = source[0] if source else ""
+        # Two tables are the readings of sensors and the edges between them.
+        return ("grid",) if kinds_of(first)[0] == "grid" else ("graph",)
     if source in DATASETS:
-        return DATASETS[source].kind
+        return (DATASETS[source].kind,)
     path = Path(source)
     if path.suffix == ".zip":
         # A zipped table, or a whole Zarr store in one file.
-        return "grid" if path.stem.endswith(".zarr") else "series"
+        return ("grid",) if path.stem.endswith(".zarr") else ("series",)
     if path.is_dir() and path.suffix != ".zarr":
-        return "grid" if any(one.suffix in GRID_SUFFIXES for one in path.iterdir()) else "series"
-    return "grid" if path.suffix in GRID_SUFFIXES else "series"
+        grids = any(one.suffix in GRID_SUFFIXES for one in path.iterdir())
+        return ("grid",) if grids else ("series",)
+    if path.suffix == ".npz":
+        return "grid", "graph"
+    if path.suffix in GRID_SUFFIXES:
+        return ("grid",)
+    return ("graph",) if path.suffix == ".json" else ("series", "graph")

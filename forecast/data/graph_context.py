@@ -10,6 +10,7 @@ Letters: L lookback, H horizon, B queries, K candidates, N nodes.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +139,40 @@ def predict(
     if context.spec.task == "affinity":
         return _share_table(model, context, asked, codes, top)
     return _link_table(model, context, asked, codes, top)
+
+
+def predict_frame(
+    model: nn.Module,
+    description: Mapping[str, Any],
+    arrays: Mapping[str, Tensor],
+    spec: EventSpec,
+    frame: pl.DataFrame,
+    *,
+    history: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Forecast links or shares after events in memory, as the model server does.
+
+    Args:
+        model: a trained one.
+        description: what `describe` gave at training.
+        arrays: what `arrays` gave.
+        spec: the shape of the task.
+        frame: events that go on from the history, as a file has them.
+        history: the events kept with the model.
+
+    Raises:
+        UsageError: the model forecasts values, which come with edges and not as one table.
+    """
+    if spec.task not in ("link", "affinity"):
+        raise UsageError(
+            "Values on graphs come with their edges, and are forecast from files alone.",
+            hint="forecast predict MODEL FILE",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "events.parquet"
+        frame.write_parquet(path)
+        context = read_context(description, arrays, spec, path, history=history)
+    return predict(model, context)
 
 
 def _events(

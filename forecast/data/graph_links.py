@@ -52,6 +52,11 @@ class EventData:
     notices: tuple[str, ...]
 
     @property
+    def rows(self) -> int:
+        """Count the events."""
+        return len(self.events)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Name what is forecast."""
         return (self.spec.task,)

@@ -64,6 +64,11 @@ class ValueData(ABC):
     notices: tuple[str, ...]
 
     @property
+    def rows(self) -> int:
+        """Count the steps."""
+        return len(self.values)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Name the nodes."""
         return self.ids

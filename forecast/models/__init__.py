@@ -35,7 +35,7 @@ class ModelInfo:
     module: str
     model: str
     config: str
-    kind: Literal["series", "grid"] = "series"
+    kind: Literal["series", "grid", "graph"] = "series"
     closed_form: bool = False
     streams: bool = False
     reads: tuple[str, ...] = ()
@@ -105,6 +105,40 @@ MODELS: dict[str, ModelInfo] = {
             "schedule": "onecycle",
         },
     ),
+    "todyformer": ModelInfo(
+        title="events cut into patches: messages inside of each, attention along a node's patches",
+        source="Biparva et al., arXiv 2402.05944",
+        module="forecast.models.todyformer",
+        model="Todyformer",
+        config="TodyformerConfig",
+        kind="graph",
+        train={
+            "optimizer": "adamw",
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-4,
+            "batch_size": 200,
+            "schedule": "cosine",
+            "clip": 1.0,
+            "epochs": 8,
+        },
+    ),
+    "todyformer-sensors": ModelInfo(
+        title="the same for sensors whose edges stay; taken for data.task = sensor",
+        source="Biparva et al., arXiv 2402.05944",
+        module="forecast.models.todyformer_sensors",
+        model="SensorTodyformer",
+        config="SensorTodyformerConfig",
+        kind="graph",
+        train={
+            "optimizer": "adamw",
+            "learning_rate": 2e-3,
+            "weight_decay": 1e-4,
+            "batch_size": 32,
+            "schedule": "cosine",
+            "clip": 1.0,
+            "epochs": 10,
+        },
+    ),
     "dlinear": ModelInfo(
         title="linear maps of a window's trend and remainder",
         source="Zeng et al., AAAI 2023, arXiv 2205.13504",
@@ -130,7 +164,11 @@ MODELS: dict[str, ModelInfo] = {
 }
 
 # The model of each kind of data that is trained unless another one is named.
-DEFAULTS: Mapping[str, str] = {"series": "itransformer", "grid": "predformer"}
+DEFAULTS: Mapping[str, str] = {
+    "series": "itransformer",
+    "grid": "predformer",
+    "graph": "todyformer",
+}
 # The closed forms that stand beside every score of series, in the order they are printed.
 BASELINES = ("persistence", "seasonal-naive", "mean", "ridge")
 

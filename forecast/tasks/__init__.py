@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from forecast.artefact import AnyForecaster
-from forecast.batch import Batches, GridSpec, Spec
+from forecast.artefact import AnyForecaster, AnySpec
+from forecast.batch import Batches
 from forecast.errors import DataError
+from forecast.evaluation import judged
 from forecast.loop import Fitted
 from forecast.models import MODELS
 from forecast.recipe import Recipe
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
     import polars as pl
     import xarray
 
-_MODULES = {"series": "forecast.tasks.series", "grid": "forecast.tasks.grids"}
+_MODULES = {
+    "series": "forecast.tasks.series",
+    "grid": "forecast.tasks.grids",
+    "graph": "forecast.tasks.graphs",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +42,8 @@ class Finished:
 
     Attributes:
         forecaster: the model with all that forecasting needs, its metrics among it.
-        metrics: `protocol`, `test` and `baselines`, each with at least `mse` and `mae`, and
-            `validation`.
+        metrics: `protocol`, `test` and `baselines`, each with the measure that `evaluation.judged`
+            finds, and `validation`.
         figures: the numbers among them, flat and by the names that the tracking server charts.
         pictures: files in the run's folder; the first is the one to show.
     """
@@ -90,8 +95,13 @@ class Task(Protocol):
         ...
 
     @property
-    def spec(self) -> Spec | GridSpec:
+    def spec(self) -> AnySpec:
         """Give the shape of the task, from which a model is built."""
+        ...
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """Give what a model is made with beside its config and the spec."""
         ...
 
     @property
@@ -243,13 +253,16 @@ def predict(
     Args:
         model: a forecaster, or where it is: a folder, `runs:/...` or `models:/name@alias`.
         source: of series a file, a stream of CSV or a frame; of grids a file, a folder, a pattern
-            or a list of them.
+            or a list of them; of graphs a file of events that goes on from those kept with the
+            model, or None, and of values the file, of sensors a pair of files.
         device: where to run.
-        options: of series those of `prediction.predict`: `future`, `level`, `method`.
+        options: of series those of `prediction.predict`: `future`, `level`, `method`; of events
+            `at`, `sources` and `top`.
 
     Returns:
         Of series a frame in the layout of the training table; of grids a data set with the names,
-        units and coordinates of the training files, and `lead_time`.
+        units and coordinates of the training files, and `lead_time`; of graphs a frame as
+        `graph_context` says.
 
     Raises:
         ForecastError: the model or the data cannot be used.
@@ -273,14 +286,15 @@ def flat(metrics: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]
         for name in names
         if scores.get(name) is not None
     }
-    for column, scores in metrics["test"]["units"].items():
+    for column, scores in metrics["test"].get("units", {}).items():
         figures |= {
             f"test_{measure}_{column}": value
             for measure, value in scores.items()
             if value is not None
         }
-    if metrics["validation"]["mse"] is not None:
-        figures["best_val_mse"] = metrics["validation"]["mse"]
+    measure, _ = judged(metrics["validation"])
+    if metrics["validation"].get(measure) is not None:
+        figures[f"best_val_{measure}"] = metrics["validation"][measure]
     return figures
 
 

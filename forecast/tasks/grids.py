@@ -175,6 +175,11 @@ class GridTask:
         return self.data.spec
 
     @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Give nothing: a model is made of its config and the spec."""
+        return {}
+
+    @property
     def digest(self) -> str:
         """Name the frames by their content."""
         return self.data.digest

@@ -135,6 +135,11 @@ class SeriesTask:
         return self.data.spec
 
     @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Give nothing: a model is made of its config and the spec."""
+        return {}
+
+    @property
     def digest(self) -> str:
         """Name the table by its content."""
         return self.data.table.digest

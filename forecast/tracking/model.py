@@ -214,6 +214,8 @@ def _signature(description: Mapping[str, Any]) -> ModelSignature:
             [ColSpec("string", time), *(ColSpec("double", name) for name in (*places, *fields))]
         )
         return ModelSignature(inputs=cells, outputs=cells)
+    if "graph" in description:
+        return _graph_signature(description["graph"])
     layout = description["layout"]
     # An id such as 007 and a time in any notation stay what they are only as text.
     keys = [layout["id"], layout["time"]] if layout["kind"] == "long" else [layout["time"]]
@@ -224,6 +226,22 @@ def _signature(description: Mapping[str, Any]) -> ModelSignature:
         Schema([ColSpec(kind, name) for name, kind in side.items()]) for side in (taken, returned)
     )
     return ModelSignature(inputs=inputs, outputs=outputs)
+
+
+def _graph_signature(graph: Mapping[str, Any]) -> ModelSignature:
+    """State the columns of events, and of the answer; ids are text to the registry."""
+    from mlflow.models import ModelSignature  # noqa: PLC0415
+    from mlflow.types import ColSpec, Schema  # noqa: PLC0415
+
+    named = graph["options"].get("columns", {})
+    asked: list[Any] = [ColSpec("string", named.get(role, role)) for role in ("src", "dst")]
+    asked += [ColSpec("double", name) for name in (named.get("t", "t"), *graph.get("features", ()))]
+    share = "share" if graph["task"] == "affinity" else "probability"
+    told: list[Any] = [
+        ColSpec("string", "src"), ColSpec("long", "rank"), ColSpec("string", "dst"),
+        ColSpec("double", share),
+    ]  # fmt: skip
+    return ModelSignature(inputs=Schema(asked), outputs=Schema(told))
 
 
 def _assemble(

@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast.data import DATASETS, Dataset, GridDataset
+from forecast.data import DATASETS, Dataset, GraphDataset, GridDataset
 from forecast.data.files import data_root, find, sha256_of
 
 TABLES = {name: known for name, known in DATASETS.items() if known.kind == "series"}
+GRAPHS = {name: known for name, known in DATASETS.items() if known.kind == "graph"}
 GRIDS = {name: known for name, known in DATASETS.items() if known.kind == "grid"}
 CARDS = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -58,6 +59,18 @@ def test_card_of_a_grid_agrees_with_the_program(known: GridDataset) -> None:
     for key in ("name", "target", "frequency", "season", "lookback", "horizon", "source"):
         assert stated[key] == getattr(known, key)
     assert known.licence.startswith(stated["licence"])
+    assert known.citation in (CARDS / f"{known.name}.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("known", GRAPHS.values(), ids=GRAPHS)
+def test_card_of_a_graph_agrees_with_the_program(known: GraphDataset) -> None:
+    stated = card(known.name)
+    assert list(zip(stated["files"], stated["bytes"], stated["sha256"], strict=True)) == [
+        (file.path, file.size, file.sha256) for file in known.files
+    ]
+    for key in ("name", "rows", "target", "frequency", "season", "lookback", "horizon", "source"):
+        assert stated[key] == getattr(known, key)
+    assert stated["licence"] == known.licence
     assert known.citation in (CARDS / f"{known.name}.md").read_text("utf-8")
 
 

@@ -284,7 +284,7 @@ def test_reader_that_leaves_early_is_no_error() -> None:
 
 
 def test_season_and_step_make_a_day_or_a_week() -> None:
-    hours = {"h": 1, "6h": 6, "30min": 1 / 2, "15min": 1 / 4, "D": 24}
+    hours = {"h": 1, "6h": 6, "30min": 1 / 2, "15min": 1 / 4, "5min": 1 / 12, "D": 24}
     for known in DATASETS.values():
         if known.frequency in hours:
             span = known.season * hours[known.frequency]

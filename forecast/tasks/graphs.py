@@ -1,0 +1,290 @@
+"""Graphs: links, shares and values of nodes, scored beside rules that learn nothing."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import nn
+
+from forecast.artefact import AnyForecaster, GraphForecaster
+from forecast.batch import Batches, EventSpec
+from forecast.data import graph_context, graphs
+from forecast.data.graph_links import LinkData, ShareData
+from forecast.data.graph_section import borders
+from forecast.data.graphs import GraphData
+from forecast.device import memory_errors
+from forecast.errors import DataError, UsageError
+from forecast.loop import EVALUATION_BATCH, Fitted
+from forecast.recipe import Recipe
+from forecast.tasks import Finished, Fold, Plan, flat, too_short
+from forecast.tracking import DatasetInfo
+
+# Sensors named to the registry.
+_MOST_COLUMNS = 50
+_MEASURES = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "mae", "rmse", "mape")
+
+
+def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
+    """Read the graph as that of the forecaster was read."""
+    assert isinstance(start, GraphForecaster)
+    section = graphs.section_of(start.graph, start.spec, resolved.graph.source)
+    return replace(resolved, data=replace(section, split=resolved.graph.split))
+
+
+def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> GraphTask:
+    """Read and divide a graph."""
+    assert start is None or isinstance(start, GraphForecaster)
+    window = resolved.window
+    data = graphs.load(
+        resolved.graph,
+        lookback=window.lookback,
+        horizon=window.horizon,
+        device=device,
+        arrays=start.statistics if start else None,
+    )
+    stated = resolved.replace("window", lookback=data.spec.lookback, horizon=data.spec.horizon)
+    # The task too: `auto` is told from files that may lie elsewhere later.
+    stated = stated.replace("data", task=data.section.task)
+    if data.batch_size is not None:
+        stated = stated.replace("train", batch_size=data.batch_size)
+    return GraphTask(recipe=stated, data=data)
+
+
+def evaluate(
+    forecaster: AnyForecaster, source: str | None, device: str, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """Score a forecaster of graphs."""
+    assert isinstance(forecaster, GraphForecaster)
+    spec = forecaster.spec
+    if source is None:
+        section = (recipe or forecaster.recipe).graph
+        data = graphs.load(
+            section,
+            lookback=spec.lookback,
+            horizon=spec.horizon,
+            arrays=forecaster.statistics,
+        )
+        if recipe is None and data.digest != forecaster.data["digest"]:
+            raise DataError(
+                f"{forecaster.recipe.source_name} has changed since training: the digest of its "
+                f"events or values was {forecaster.data['digest']} and is {data.digest}.",
+                hint="Name the file as an argument to score what is new in it.",
+            )
+    else:
+        data = graphs.whole(
+            forecaster.graph, forecaster.statistics, spec, source, history=forecaster.history
+        )
+    own = score(copy.deepcopy(forecaster.model), data, "test")
+    return {
+        "protocol": protocol(data) if source is None else f"new data; {protocol(data)}",
+        "data": source or forecaster.recipe.source_name,
+        "metrics": {"test": own, "baselines": data.baselines("test")},
+        "notices": list(data.notices),
+    }
+
+
+def predict(
+    forecaster: AnyForecaster,
+    source: Any,
+    device: str = "auto",
+    *,
+    at: str | float | None = None,
+    sources: list[Any] | None = None,
+    top: int = 20,
+) -> pl.DataFrame:
+    """Forecast what follows the last event or the last step.
+
+    Args:
+        forecaster: the forecaster.
+        source: of events a file that goes on from those kept with the model, or None; of values
+            the file whose last steps are gone on from, of sensors a pair.
+        device: is the CPU.
+        at: the time of links and shares that are asked for; None is right after the last event.
+        sources: ids to ask about; None asks about all.
+        top: destinations to name for each source.
+    """
+    assert isinstance(forecaster, GraphForecaster)
+    return graph_context.predict(
+        forecaster.model, context(forecaster, source, at), sources=sources, top=top
+    )
+
+
+def context(
+    forecaster: GraphForecaster, source: Any, at: str | float | None
+) -> graph_context.GraphContext:
+    """Read what a forecast rests on."""
+    return graph_context.read_context(
+        forecaster.graph,
+        forecaster.statistics,
+        forecaster.spec,
+        source,
+        history=forecaster.history,
+        at=at,
+    )
+
+
+def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
+    """Divide the steps of values anew for each window.
+
+    Raises:
+        UsageError: events are asked about, which are divided by fractions of time, or the plan asks
+            for what steps are not divided by.
+    """
+    section = resolved.graph
+    data = graphs.load(section, lookback=resolved.window.lookback, horizon=resolved.window.horizon)
+    if isinstance(data, LinkData | ShareData):
+        raise UsageError(
+            "Events are divided by fractions of their time, and have no windows of steps to be "
+            "tested on one after the other.",
+            hint="Score one part: forecast train, with --set data.split=[0.6, 0.2, 0.2], say.",
+        )
+    if plan.rolling or plan.gap:
+        raise UsageError(
+            "Values on graphs are backtested on all steps before a window, and without a gap.",
+            hint="Leave out --rolling and --gap.",
+        )
+    train_end, val_end, _ = borders(section, data.rows)
+    validation = val_end - train_end
+    first = data.rows - plan.windows * plan.step - validation
+    if first <= 0:
+        raise too_short(data.rows, "steps", plan, validation)
+    found: list[Fold] = []
+    for number in range(plan.windows):
+        train = first + number * plan.step
+        start = train + validation
+        divided = resolved.replace("data", split=(train, validation, plan.step))
+        found.append(
+            Fold(recipe=divided, start=f"step {start}", stop=f"step {start + plan.step - 1}")
+        )
+    return found
+
+
+@torch.no_grad()
+def score(model: nn.Module, data: GraphData, part: str) -> dict[str, Any]:
+    """Score a model on all of a part."""
+    windows: Any = data.windows(part)
+    if not len(windows):
+        raise DataError(
+            f"The {part} part asks nothing that has a past of {data.spec.lookback}.",
+            hint="Give it more with --set data.split=..., or take a shorter --lookback.",
+        )
+    model.eval()
+    sums: Any = data.sums()
+    with memory_errors("evaluating", EVALUATION_BATCH):
+        for batch in windows.batches(EVALUATION_BATCH):
+            sums.add(model(batch), batch)
+    return sums.result()
+
+
+def protocol(data: GraphData) -> str:
+    """Name what a score depends on beside the data."""
+    spec, section = data.spec, data.section
+    if spec.task == "link":
+        return f"strict time, {section.queries} events at once, window of {spec.lookback} events"
+    if spec.task == "affinity":
+        return f"strict time, periods of {section.period:g}, window of {spec.lookback} events"
+    missing = ", zeros missing" if spec.task == "sensor" and section.zero_is_missing else ""
+    return f"{spec.lookback} steps in, {spec.horizon} out{missing}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphTask:
+    """Hold a recipe of graphs with its data.
+
+    Attributes:
+        recipe: every number in it stated.
+        data: as read and divided.
+    """
+
+    recipe: Recipe
+    data: GraphData
+
+    @property
+    def spec(self) -> EventSpec:
+        """Give the shape of the task."""
+        return self.data.spec
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Give what a model is made with beside its config and the spec."""
+        return self.data.inputs()
+
+    @property
+    def digest(self) -> str:
+        """Name the graph by its content."""
+        return self.data.digest
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Give sentences for the user."""
+        return self.data.notices
+
+    def stated(self, **train: Any) -> GraphTask:
+        """Return the task with fields of the recipe's training section set."""
+        return replace(self, recipe=self.recipe.replace("train", **train))
+
+    def dataset(self, context: str) -> DatasetInfo:
+        """Say for the lineage of a run which data it used."""
+        return DatasetInfo(
+            name=self.recipe.source_name,
+            source=_text(self.recipe.graph.source),
+            digest=self.digest,
+            rows=self.data.rows,
+            columns=tuple(self.data.columns)[:_MOST_COLUMNS],
+            context=context,
+        )
+
+    def batches(self, model: nn.Module, *, fresh: bool) -> tuple[Batches[Any], Batches[Any]]:
+        """Give the batches of the training and of the validation part."""
+        return self.data.windows("train"), self.data.windows("val")
+
+    def solve(self, model: nn.Module) -> None:
+        """Do nothing: no model of graphs has a closed form."""
+
+    def finish(self, model: nn.Module, fitted: Fitted | None, folder: Path) -> Finished:
+        """Score once on the test part, draw and keep a model."""
+        data = self.data
+        metrics: dict[str, Any] = {
+            "protocol": protocol(data),
+            # The one time that this run looks at the test part.
+            "test": score(model, data, "test"),
+            "baselines": data.baselines("test"),
+            "validation": score(model, data, "val")
+            | ({"best_epoch": fitted.best_epoch} if fitted else {}),
+        }
+        picture = folder / "forecast.png"
+        data.picture(model, picture)
+        forecaster = GraphForecaster(
+            model=model,
+            recipe=self.recipe,
+            spec=data.spec,
+            statistics=data.arrays(),
+            graph=data.describe(),
+            history=data.history(),
+            data={
+                "source": _text(self.recipe.graph.source),
+                "digest": data.digest,
+                "rows": data.rows,
+                "series": len(data.columns),
+                "columns": list(data.columns)[:_MOST_COLUMNS],
+            },
+            metrics=metrics,
+        )
+        return Finished(
+            forecaster=forecaster,
+            metrics=metrics,
+            figures=flat(metrics, _MEASURES),
+            pictures=(picture,),
+        )
+
+    def example(self) -> None:
+        """Give nothing: the registry shows tables of series alone."""
+
+
+def _text(source: str | tuple[str, ...]) -> str:
+    return source if isinstance(source, str) else ", ".join(source)
