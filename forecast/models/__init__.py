@@ -90,6 +90,21 @@ MODELS: dict[str, ModelInfo] = {
             "schedule": "cosine",
         },
     ),
+    "titans": ModelInfo(
+        title="a memory that learns while it reads, beside attention to the last patches",
+        source="Behrouz et al., arXiv 2501.00663",
+        module="forecast.models.titans",
+        model="Titans",
+        config="TitansConfig",
+        streams=True,
+        train={
+            "optimizer": "adamw",
+            "learning_rate": 5e-4,
+            "weight_decay": 0.1,
+            "batch_size": 8,
+            "schedule": "cosine",
+        },
+    ),
     "dlinear": ModelInfo(
         title="linear maps of a window's trend and remainder",
         source="Zeng et al., AAAI 2023, arXiv 2205.13504",
