@@ -144,6 +144,9 @@ class LMUFormer(nn.Module):
     holds that value as if it had always been so. Missing values are held.
     """
 
+    # A row far enough back no longer shows.
+    forgets = True
+
     def __init__(self, config: LMUFormerConfig, spec: Spec) -> None:
         super().__init__()
         given = sizes(config, spec.season)

@@ -16,7 +16,7 @@ from forecast.batch import Batches, DenseForecast, Forecast, SeriesBatch
 from forecast.data.segments import Segments, histories, segments
 from forecast.data.windows import Windows
 
-# A memory is soft: what lies this many times its length back no longer shows.
+# A memory of rows is soft: what lies this many times its length back no longer shows.
 _WARM_UP = 4
 # Origins that a closed form is solved on.
 _MOST_ORIGINS = 20_000
@@ -27,11 +27,13 @@ class Carrying(Protocol):
 
     Attributes:
         context: rows that its memories hold.
+        forgets: whether what lies far beyond those no longer shows.
         segment: rows of a training segment that are scored.
         warm_up: rows before them that only bring the state up.
     """
 
     context: int
+    forgets: bool
     segment: int
     warm_up: int
 
@@ -53,7 +55,12 @@ def carries_state(model: nn.Module) -> bool:
 
 def history(model: nn.Module, windows: Windows) -> Segments:
     """Cover windows by segments with as much history as a model that carries a state remembers."""
-    return histories(windows, warm_up=_WARM_UP * cast(Carrying, model).context)
+    return histories(windows, warm_up=_recent(model) if cast(Carrying, model).forgets else None)
+
+
+def _recent(model: nn.Module) -> int:
+    """Tell after how many rows the memories of a model have filled up, however they began."""
+    return _WARM_UP * cast(Carrying, model).context
 
 
 def prepare(
@@ -70,14 +77,13 @@ def prepare(
     if not carries_state(model):
         return train, val
     carrying = cast(Carrying, model)
-    scored = history(model, val)
     if fresh:
         thinned = train.every(max(1, round(len(train) / _MOST_ORIGINS)))
-        carrying.solve(history(model, thinned), scored)
+        carrying.solve(*(histories(part, warm_up=_recent(model)) for part in (thinned, val)))
     cut = segments(
         train, warm_up=carrying.warm_up, scored=carrying.segment, stride=carrying.segment // 2
     )
-    return cut, scored
+    return cut, history(model, val)
 
 
 @torch.no_grad()
@@ -125,9 +131,9 @@ def beginnings(model: nn.Module, windows: Windows) -> Segments:
     They are as long as the memories of the model, or half the part where that is shorter, and one
     begins every eighth of that.
     """
-    whole = history(model, windows)
-    scored = min(cast(Carrying, model).context, max(1, whole.scored // 2))
-    cut = segments(windows, warm_up=whole.warm_up, scored=scored, stride=1)
+    longest = histories(windows, warm_up=0).scored
+    scored = min(cast(Carrying, model).context, max(1, longest // 2))
+    cut = segments(windows, warm_up=_recent(model), scored=scored, stride=1)
     return cut.every(max(1, scored // 8))
 
 

@@ -102,7 +102,13 @@ class Titans(nn.Module):
     The forecast is the last value, plus the direct path's linear map of the recent past, plus what
     the network added when the last patch was whole. Missing values are held; the network sees
     which they are, and writes nothing for a patch without any observation.
+
+    A stream begins, and its patches with it, at its first observation; rows before that one leave
+    no trace.
     """
+
+    # Its memory reaches back to the first row.
+    forgets = False
 
     def __init__(self, config: TitansConfig, spec: Spec) -> None:
         super().__init__()
@@ -166,9 +172,9 @@ class Titans(nn.Module):
         """Give the state before the first row of `batch_size` series.
 
         Returns:
-            Tensors (B, G, ...): `rows` so far, `count` of those since the first observation and
-            `last` value, `recent` values and `direct` memory, `scale` (mean and variance), `patch`
-            rows, `outlook` of the last whole patch, and `block*`: memories, convolutions and keys.
+            Tensors (B, G, ...): `count` rows since the first observation and `last` value,
+            `recent` values and `direct` memory, `scale` (mean and variance), `patch` rows,
+            `outlook` of the last whole patch, and `block*`: memories, convolutions and keys.
         """
         groups = (variates or self.variates) // self.together
         shapes: dict[str, tuple[int, ...]] = {
@@ -187,7 +193,6 @@ class Titans(nn.Module):
             name: weight.new_zeros(batch_size, groups, *shape) for name, shape in shapes.items()
         }
         state["count"] = weight.new_zeros(batch_size, groups, self.together, dtype=torch.int64)
-        state["rows"] = weight.new_zeros(batch_size, groups, dtype=torch.int64)
         return state
 
     def step(
@@ -236,9 +241,6 @@ class Titans(nn.Module):
         state = self.init_state(count, variates) if state is None else state
         first = 0 if kept is None else rows - kept
         size = rows if torch.is_grad_enabled() else _PIECE
-        # Patches of streams that did not begin together end at different rows: one row at a time.
-        if rows > 1 and not self._aligned(state["rows"]):
-            size = 1
         values: list[Tensor] = [past.new_empty(count, 0, self.horizon, variates)]
         for start in range(0, rows, size):
             piece = slice(start, min(start + size, rows))
@@ -311,11 +313,6 @@ class Titans(nn.Module):
             return part
         return part.transpose(1, 2).reshape(batch * variates, rows, 1)
 
-    def _aligned(self, rows: Int[Tensor, "B G"]) -> bool:
-        """Tell whether the patches and segments of all streams end together."""
-        place = rows % (self.patch * self.config.window)
-        return bool((place == place.flatten()[:1]).all())
-
     def _advance(
         self,
         past: Float[Tensor, "B L C"],
@@ -337,7 +334,7 @@ class Titans(nn.Module):
         seen = None if mask is None else self._streams(mask)
         known = hold(self._streams(past), seen, before)
         values, begun = known.values, known.begun  # (N, L, V)
-        after: State = {"last": values[:, -1], "count": known.rows, "rows": before["rows"] + rows}
+        after: State = {"last": values[:, -1], "count": known.rows}
         answer = values[:, rows - kept :].unsqueeze(2)  # (N, K, 1, V)
         if self.direct is not None:
             change, moved = self.direct(known, before, kept, "auto")
@@ -353,7 +350,11 @@ class Titans(nn.Module):
         parts = [inputs if begun is None else inputs * begun, observed]
         if self.calendar_rows and time is not None:
             parts.append(time.to(values.dtype).repeat_interleave(groups, 0))
-        added, changed = self._network(torch.cat(parts, 2), before, kept)
+        read = torch.cat(parts, 2)
+        if begun is not None:
+            # A stream begins with the first observation of any of its values.
+            read = read * begun.any(2, keepdim=True)
+        added, changed = self._network(read, known.rows.amax(1), before, kept)
         after |= changed
         answer = answer + (added if spread is None else added * spread)  # (N, K, H, V)
         if begun is not None:
@@ -363,34 +364,68 @@ class Titans(nn.Module):
         return answer, {name: after[name].unflatten(0, (batch, groups)) for name in state}
 
     def _network(
-        self, inputs: Float[Tensor, "N L X"], before: State, kept: int
+        self, inputs: Float[Tensor, "N L X"], age: Int[Tensor, " N"], before: State, kept: int
     ) -> tuple[Float[Tensor, "N K H V"], State]:
-        """Give what the network adds behind the last `kept` rows, and its state."""
+        """Give what the network adds behind the last `kept` rows, and its state.
+
+        Args:
+            inputs: the rows, 0 before a stream begins.
+            age: rows since each stream began, after the last of these.
+            before: the state before them.
+            kept: K.
+        """
         if inputs.shape[1] == 1:
-            return self._single(inputs, before, kept)
+            return self._single(inputs, age, before, kept)
+        # Streams whose patches, and segments of patches, end at the same row go together.
+        segment = self.config.window if self.config.variant == "context" else 1
+        place = age % (self.patch * segment)
+        kinds = place.unique()
+        if len(kinds) == 1:
+            return self._together(inputs, age, before, kept)
+        groups = [(place == kind).nonzero().flatten() for kind in kinds]
+        parts = [
+            self._together(
+                inputs[some], age[some], {name: part[some] for name, part in before.items()}, kept
+            )
+            for some in groups
+        ]
+        order = torch.cat(groups).argsort()
+        added = torch.cat([part for part, _ in parts])[order]
+        names = parts[0][1]
+        return added, {
+            name: torch.cat([after[name] for _, after in parts])[order] for name in names
+        }
+
+    def _together(
+        self, inputs: Float[Tensor, "N L X"], age: Int[Tensor, " N"], before: State, kept: int
+    ) -> tuple[Float[Tensor, "N K H V"], State]:
+        """Do so for streams whose patches end at the same rows."""
         rows = inputs.shape[1]
-        filled = int(before["rows"][0]) % self.patch
         reach = torch.cat([before["patch"], inputs], 1)
-        count = (filled + rows) // self.patch
         after: State = {"patch": reach[:, rows:]}
+        left = int(age[0]) % self.patch
+        # As many patches as the stream has that gets most; what comes before another begins is 0.
+        count = int((age // self.patch - before["count"].amax(1) // self.patch).max())
         outlooks = before["outlook"].unsqueeze(1)
         if count:
-            start = self.patch - filled
-            whole = reach[:, start : start + count * self.patch]
-            patches = whole.unflatten(1, (count, self.patch))
-            fresh, changed = self._tokens(patches, before)
+            stop = self.patch + rows - left
+            whole = reach[:, stop - count * self.patch : stop]
+            place = age[:, None] // self.patch + torch.arange(-count, 0, device=age.device)
+            fresh, changed = self._tokens(whole.unflatten(1, (count, self.patch)), place, before)
             outlooks, after = torch.cat([outlooks, fresh], 1), after | changed
         else:
             after |= {name: part for name, part in before.items() if name.startswith("block")}
         after["outlook"] = outlooks[:, -1]
         # (N, 1 + T, V, P, H): what each outlook says of the next H rows, by its age
         ahead = outlooks.transpose(2, 3).unfold(3, self.horizon, 1)
-        passed = torch.arange(filled + rows - kept + 1, filled + rows + 1, device=inputs.device)
+        passed = count * self.patch + left + torch.arange(1 - kept, 1, device=age.device)
+        # Rows before any of the streams begins have no outlook, not even an empty one.
+        passed = passed.clamp(min=0)
         added = ahead[:, passed // self.patch, :, passed % self.patch]  # (K, N, V, H)
         return added.permute(1, 0, 3, 2), after
 
     def _single(
-        self, inputs: Float[Tensor, "N 1 X"], before: State, kept: int
+        self, inputs: Float[Tensor, "N 1 X"], age: Int[Tensor, " N"], before: State, kept: int
     ) -> tuple[Float[Tensor, "N K H V"], State]:
         """Do so for one row, streams being at any place of their patches.
 
@@ -399,26 +434,31 @@ class Titans(nn.Module):
         """
         patch = torch.cat([before["patch"][:, 1:], inputs], 1)
         after = {name: part for name, part in before.items() if name.startswith("block")}
-        age = (before["rows"] + 1) % self.patch
         after |= {"patch": patch, "outlook": before["outlook"]}
-        if (age == 0).any():
-            outlooks, changed = self._tokens(patch.unsqueeze(1), before)
+        passed = age % self.patch
+        complete = (passed == 0) & (age > 0)
+        if complete.any():
+            place = (age // self.patch - 1).clamp(min=0).unsqueeze(1)
+            outlooks, changed = self._tokens(patch.unsqueeze(1), place, before)
             for name, part in (changed | {"outlook": outlooks[:, 0]}).items():
-                whole = (age == 0).view(-1, *(1 for _ in part.shape[1:]))
+                whole = complete.view(-1, *(1 for _ in part.shape[1:]))
                 after[name] = torch.where(whole, part, before[name])
         ahead = after["outlook"].transpose(1, 2).unfold(2, self.horizon, 1)  # (N, V, P, H)
-        added = ahead[torch.arange(len(age), device=age.device), :, age]
+        added = ahead[torch.arange(len(age), device=age.device), :, passed]
         return added.transpose(1, 2).unsqueeze(1)[:, :kept], after
 
     def _tokens(
-        self, patches: Float[Tensor, "N T P X"], before: State
+        self, patches: Float[Tensor, "N T P X"], place: Int[Tensor, "N T"], before: State
     ) -> tuple[Float[Tensor, "N T H1 V"], State]:
-        """Take whole patches in, and say what comes after each."""
-        count, together = patches.shape[1], self.together
-        place = before["rows"].unsqueeze(1) // self.patch
-        place = place + torch.arange(count, device=patches.device)
-        live = patches[..., together : 2 * together].flatten(2).any(2)
-        known, after = Tokens(place, live), State()
+        """Take whole patches in, and say what comes after each.
+
+        Args:
+            patches: the rows of each.
+            place: patches of the stream before each; below 0 where the stream has not begun.
+            before: the state before the first of them.
+        """
+        live = patches[..., self.together : 2 * self.together].flatten(2).any(2)
+        known, after = Tokens.at(place, live), State()
         tokens = self.embed(patches.flatten(2))
         for number, block in enumerate(self.blocks):
             prefix = f"block{number}."
@@ -429,7 +469,8 @@ class Titans(nn.Module):
             }
             tokens, changed = block(tokens, known, own)
             after |= {prefix + name: part for name, part in changed.items()}
-        return self.head(self.norm(tokens)).unflatten(2, (self.reach, together)), after
+        outlooks = known.kept(self.head(self.norm(tokens)))
+        return outlooks.unflatten(2, (self.reach, self.together)), after
 
 
 def _check(config: TitansConfig) -> None:

@@ -31,17 +31,38 @@ _ROTARY_BASE = 10_000.0
 class Tokens(NamedTuple):
     """Hold what is known of tokens besides their values.
 
+    Of streams that do not begin together the later ones are filled up in front with tokens that
+    stand for nothing: they leave the state as it is, and none is seen by another token.
+
     Attributes:
-        place: how many tokens of the stream came before each.
+        place: how many tokens of the stream came before each; below 0 before the stream begins.
         live: False where nothing of a token's patch was observed: it is not written.
+        absent: True before the stream begins; None where all have begun.
     """
 
     place: Int[Tensor, "N T"]
     live: Bool[Tensor, "N T"]
+    absent: Bool[Tensor, "N T"] | None = None
+
+    @classmethod
+    def at(cls, place: Int[Tensor, "N T"], live: Bool[Tensor, "N T"]) -> Tokens:
+        """Find out which are absent."""
+        absent = place < 0
+        return cls(place, live, absent if absent.any() else None)
 
     def part(self, some: slice) -> Tokens:
         """Take some of the tokens."""
-        return Tokens(self.place[:, some], self.live[:, some])
+        absent = None if self.absent is None else self.absent[:, some]
+        return Tokens(self.place[:, some], self.live[:, some], absent)
+
+    def kept(self, x: Float[Tensor, "N T X"]) -> Float[Tensor, "N T X"]:
+        """Put 0 in place of what absent tokens gave."""
+        return x if self.absent is None else x.masked_fill(self.absent.unsqueeze(2), 0.0)
+
+    def visible(self, most: int | Int[Tensor, "N T"]) -> Int[Tensor, "N T"]:
+        """Tell how many of the last tokens each may see, itself among them."""
+        # An absent token sees itself, so that it is a number: nobody asks which.
+        return torch.minimum(self.place + 1, torch.as_tensor(most)).clamp(min=1)
 
 
 class Memory(nn.Module):
@@ -83,7 +104,7 @@ class Memory(nn.Module):
     ) -> tuple[Float[Tensor, "N T D"], State]:
         """Return what is read, and the state after the last token."""
         inputs = self.norm(tokens)
-        q, k, v, ring = self._project(inputs, state["ring"])
+        q, k, v, ring = self._project(inputs, known, state["ring"])
         after: State = {"ring": ring}
         if self.target == "next":
             reach = torch.cat([state["key"].unsqueeze(2), k], 2)
@@ -116,20 +137,17 @@ class Memory(nn.Module):
         gate = kernel.gates(*numbers)  # pyright: ignore[reportArgumentType]
         return gate._replace(write=gate.write * known.live.unsqueeze(1))
 
-    def keys(self, tokens: Float[Tensor, "N T D"], state: State) -> Float[Tensor, "N H T K"]:
-        """Give the keys of tokens."""
-        return self._project(self.norm(tokens), state["ring"])[1]
-
     def _project(
-        self, inputs: Float[Tensor, "N T D"], ring: Float[Tensor, "N R X"]
+        self, inputs: Float[Tensor, "N T D"], known: Tokens, ring: Float[Tensor, "N R X"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give queries, keys and values, and the rows that the next convolution looks back on."""
         count = inputs.shape[1]
-        reach = torch.cat([ring, self.project(inputs)], 1)
+        reach = torch.cat([ring, known.kept(self.project(inputs))], 1)
         mixed = self.mix_bias
         for row, weight in enumerate(self.mix.unbind(0)):
             mixed = torch.addcmul(mixed, reach[:, row : row + count], weight)
-        q, k, v = (self._heads(x) for x in nn.functional.silu(mixed).chunk(3, 2))
+        # Nothing is written under the key of an absent token: it is 0.
+        q, k, v = (self._heads(known.kept(x)) for x in nn.functional.silu(mixed).chunk(3, 2))
         return kernel.unit(q), kernel.unit(k), v, reach[:, count:]
 
     def _heads(self, x: Float[Tensor, "N T D"]) -> Float[Tensor, "N H T K"]:
@@ -177,7 +195,7 @@ class WindowAttention(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "N T D"],
-        place: Int[Tensor, "N T"],
+        known: Tokens,
         visible: Int[Tensor, "N T"],
         state: State,
         *others: Float[Tensor, "N T D"],
@@ -186,26 +204,27 @@ class WindowAttention(nn.Module):
 
         Args:
             tokens: they ask, and bring the first source of keys.
-            place: how many tokens of the stream came before each.
+            known: where they stand.
             visible: how many of the last tokens each may see, itself among them.
             state: the keys and values before the first token.
             others: the further sources.
         """
         streams, count, width = tokens.shape
         inputs = self.norm(tokens)
-        turn = self._turn(place, inputs.dtype)
+        turn = self._turn(known.place, inputs.dtype)
         q = self._rotate(self.query(inputs).unflatten(2, (self.heads, -1)), turn)
         sources = torch.stack([inputs, *(self.norm(x) for x in others)], 2)  # (N, T, U, D)
         k, v = self.pair(sources).chunk(2, 3)
         k = self._rotate(k.unflatten(3, (self.heads, -1)), turn.unsqueeze(3)).flatten(3)
-        reach = torch.cat([state["pairs"], torch.cat([k, v], 3)], 1)
+        pairs = known.kept(torch.cat([k, v], 3).flatten(2)).unflatten(2, (self.sources, 2 * width))
+        reach = torch.cat([state["pairs"], pairs], 1)
         # (N, T, W U, 2 D): what each token may see, oldest first
         seen = reach.unfold(1, self.window, 1).permute(0, 1, 4, 2, 3).flatten(2, 3)
         lasting = self.pair(self.norm(self.persistent)).expand(streams, count, -1, -1)
         k, v = torch.cat([lasting, seen], 2).unflatten(3, (2, self.heads, -1)).unbind(3)
         kept = self._rotate(k[:, :, : len(self.persistent)], turn.unsqueeze(3))
         k = torch.cat([kept, k[:, :, len(self.persistent) :]], 2)
-        slot = torch.arange(self.window, device=place.device)
+        slot = torch.arange(self.window, device=tokens.device)
         hidden = (slot < self.window - visible.unsqueeze(2)).repeat_interleave(self.sources, 2)
         hidden = nn.functional.pad(hidden, (len(self.persistent), 0))
         answer = attention(
@@ -306,8 +325,7 @@ class Block(nn.Module):
         self, tokens: Float[Tensor, "N T D"], known: Tokens, state: State
     ) -> tuple[Float[Tensor, "N T D"], State]:
         assert self.attention is not None
-        visible = (known.place + 1).clamp(max=self.window)
-        return self.attention(tokens, known.place, visible, state)
+        return self.attention(tokens, known, known.visible(self.window), state)
 
     def _gate(
         self, tokens: Float[Tensor, "N T D"], known: Tokens, state: State
@@ -336,7 +354,8 @@ class Block(nn.Module):
             begins = (within[:, 0] == 0)[:, None, None, None]
             anchor = torch.where(begins, state["memory"], state["start"])
             recalled = self.memory.read(some, anchor)
-            near, changed = self.attention(some, own.place, within + 1, state, recalled)
+            visible = own.visible(within + 1)
+            near, changed = self.attention(some, own, visible, state, recalled)
             near = self.dropout(near, residual=some)
             far, after = self.memory(near, own, state)
             parts.append(self.dropout(near * far, residual=near))

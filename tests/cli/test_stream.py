@@ -118,12 +118,16 @@ def test_json_lines_and_info(forecast, trained, rows):
     assert done.stdout.startswith(f"{48 * 2 * 5 + 4 * 8 + 2 * 4} bytes for each series; a start is")
 
 
-def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [("lmuformer", ["model.windows=[48]"]), ("titans", ["model.heads=2", "model.segment=128"])],
+)
+def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_path, model, settings):
     out = tmp_path / "artefact"
+    options = [part for setting in settings for part in ("--set", setting)]
     trained = forecast(
-        "train", table, "--model", "lmuformer", "--lookback", 48, "--horizon", 6,
-        "--set", "model.width=8", "--set", "model.windows=[48]", "--set", "train.epochs=1",
-        "--out", out, "--json",
+        "train", table, "--model", model, "--lookback", 48, "--horizon", 6,
+        "--set", "model.width=8", "--set", "train.epochs=1", *options, "--out", out, "--json",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     document = json.loads(trained.stdout)
