@@ -6,46 +6,21 @@ Letters: B batch, K positions, L rows, H horizon, C variates.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.batch import Batches, DenseForecast, Forecast, SeriesBatch
+from forecast.batch import Batches, Forecast, SeriesBatch
 from forecast.data.segments import Segments, histories, segments
 from forecast.data.windows import Windows
+from forecast.models.carried import Carrying
 
 # A memory of rows is soft: what lies this many times its length back no longer shows.
 _WARM_UP = 4
 # Origins that a closed form is solved on.
 _MOST_ORIGINS = 20_000
-
-
-class Carrying(Protocol):
-    """Describe a model that carries a state, as `models.lmuformer.LMUFormer` does.
-
-    Attributes:
-        context: rows that its memories hold.
-        forgets: whether what lies far beyond those no longer shows.
-        segment: rows of a training segment that are scored.
-        warm_up: rows before them that only bring the state up.
-    """
-
-    context: int
-    forgets: bool
-    segment: int
-    warm_up: int
-
-    def run(
-        self, batch: SeriesBatch, *, kept: int | None = None
-    ) -> tuple[DenseForecast, dict[str, Tensor]]:
-        """Forecast from the last `kept` positions, None for all, and return the state."""
-        ...
-
-    def solve(self, train: Segments, val: Segments) -> None:
-        """Solve for what has a closed form."""
-        ...
 
 
 def carries_state(model: nn.Module) -> bool:

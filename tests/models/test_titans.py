@@ -14,7 +14,7 @@ from forecast.data.windows import Series, Windows
 from forecast.errors import UsageError
 from forecast.models.replay import answers, prepare
 from forecast.models.titans import Titans, TitansConfig
-from forecast.models.titans_block import Memory, Tokens, WindowAttention
+from forecast.models.titans_layers import Memory, Tokens, WindowAttention
 
 # Ways to configure the network, each with parts of its own in the state.
 KINDS = {
@@ -22,6 +22,7 @@ KINDS = {
     "layer": {"variant": "layer"},
     "context": {"variant": "context"},
     "memory alone": {"variant": "memory", "momentum": True},
+    "attention alone": {"variant": "attention", "persistent": 0},
     "own scale": {"half_life": 20.0, "momentum": True, "target": "self"},
     "joint": {"channel_independent": False, "calendar": True, "direct": False},
 }
