@@ -156,6 +156,7 @@ MISTAKES = [
     (("predict", "ARTEFACT", "TABLE", "--out", "no/such/x.csv"), 4, "no/such"),
     (("predict", "ARTEFACT", "TABLE", "--json"), 2, "--out"),
     (("predict", "ARTEFACT", "TABLE", "TABLE2"), 2, "--out"),
+    (("predict", "ARTEFACT", "TABLE", "--history", "TABLE"), 2, "carries no state"),
     (("predict", "ARTEFACT", "*.nothing"), 4, "*.nothing"),
     (("baselines", "TABLE", "--fill", "magic"), 2, "none, hold, linear, refuse"),
     (("datasets", "show", "eth1"), 4, "etth1"),

@@ -147,5 +147,10 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     for streams, predicts in zip(found[-6:], expected, strict=True):
         numbers = [[float(cell) for cell in row] for row in (streams[2:4], predicts[1:])]
         assert numbers[0] == pytest.approx(numbers[1], rel=2e-4, abs=2e-4)
+    # the same from the last rows alone, with the others as history
+    head, *lines = table.read_text().splitlines(keepends=True)
+    new = tmp_path / "new.csv"
+    new.write_text(head + "".join(lines[-7:]))
+    assert forecast("predict", out, new, "--history", table).stdout == predicted.stdout
     again = json.loads(forecast("evaluate", out, "--json").stdout)
     assert again["metrics"]["test"]["mse"] == pytest.approx(document["metrics"]["test"]["mse"])
