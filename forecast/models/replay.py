@@ -28,6 +28,18 @@ def carries_state(model: nn.Module) -> bool:
     return hasattr(model, "init_state")
 
 
+class Cold(nn.Module):
+    """Let a model that carries a state forecast each window by itself, without what came before."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: SeriesBatch) -> Forecast:
+        """Forecast what follows windows, by what lies in them."""
+        return self.model(batch)
+
+
 def history(model: nn.Module, windows: Windows) -> Segments:
     """Cover windows by segments with as much history as a model that carries a state remembers."""
     return histories(windows, warm_up=_recent(model) if cast(Carrying, model).forgets else None)

@@ -158,6 +158,7 @@ MISTAKES = [
     (("predict", "ARTEFACT", "TABLE", "TABLE2"), 2, "--out"),
     (("predict", "ARTEFACT", "TABLE", "--history", "TABLE"), 2, "carries no state"),
     (("predict", "ARTEFACT", "*.nothing"), 4, "*.nothing"),
+    (("evaluate", "ARTEFACT", "--cold"), 2, "carries no state"),
     (("baselines", "TABLE", "--fill", "magic"), 2, "none, hold, linear, refuse"),
     (("datasets", "show", "eth1"), 4, "etth1"),
     (("models", "show", "itransformr"), 4, "itransformer"),

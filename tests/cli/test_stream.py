@@ -154,3 +154,6 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     assert forecast("predict", out, new, "--history", table).stdout == predicted.stdout
     again = json.loads(forecast("evaluate", out, "--json").stdout)
     assert again["metrics"]["test"]["mse"] == pytest.approx(document["metrics"]["test"]["mse"])
+    cold = json.loads(forecast("evaluate", out, "--cold", "--json").stdout)
+    assert cold["metrics"]["test"]["windows"] == again["metrics"]["test"]["windows"]
+    assert cold["metrics"]["test"]["mse"] != pytest.approx(again["metrics"]["test"]["mse"], 1e-3)
