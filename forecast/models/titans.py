@@ -77,9 +77,9 @@ class TitansConfig:
             direct path see.
     """
 
-    width: Positive = 64
+    width: Positive = 32
     heads: Positive = 4
-    depth: Positive = 2
+    depth: Positive = 1
     patch: Positive | None = None
     variant: Variant = "gate"
     window: Annotated[int, Field(ge=2)] = 32

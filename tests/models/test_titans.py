@@ -31,7 +31,7 @@ KINDS = {
 def make(horizon=5, variates=3, dtype=torch.float32, **options):
     torch.manual_seed(0)
     spec = Spec(lookback=48, horizon=horizon, variates=variates, season=12, calendar=2)
-    sizes = {"width": 16, "heads": 2, "window": 6, "patch": 4}
+    sizes = {"width": 16, "heads": 2, "depth": 2, "window": 6, "patch": 4}
     model = Titans(TitansConfig(**(sizes | options)), spec)
     for weight in model.parameters():
         if weight.dim() > 1:
@@ -298,7 +298,7 @@ def test_rows_before_the_first_observation_leave_no_trace(kind):
 
 @torch.no_grad()
 def test_the_state_is_of_one_size_however_much_was_read():
-    model = make(variates=1, width=64, heads=4, window=32, patch=8)
+    model = make(variates=1, width=64, heads=4, depth=2, window=32, patch=8)
     sizes = []
     for count in (10, 1_000):
         _, state = model.run(rows(count=count, variates=1))
