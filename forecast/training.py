@@ -8,6 +8,7 @@ $FORECAST_HOME/runs/etth1-itransformer-96-20261124-101500-3f2a/
   artefact/               the trained forecaster
   forecast.png            history, forecast and truth
   early.png               the error by the rows seen, of a model that carries a state
+  memory.png              what a memory that learns does along the stream
 ```
 """
 
@@ -23,7 +24,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from forecast import artefact, atomic, evaluation, pictures, recipe, runs
+from forecast import artefact, atomic, diagnostics, evaluation, pictures, recipe, runs
 from forecast.artefact import Forecaster
 from forecast.checkpoint import Checkpoint
 from forecast.data import loading, tables
@@ -215,6 +216,8 @@ def _train(
     early = _early(model, data)
     if early is not None:
         metrics["early"] = _thinned(early)
+    memory, drawn = diagnostics.memory(model, data, resolved, folder)
+    metrics |= memory
     forecaster = Forecaster(
         model=model,
         recipe=resolved,
@@ -241,6 +244,8 @@ def _train(
     run.artifact(picture)
     if early is not None:
         run.artifact(_draw_early(early, resolved, folder))
+    for path in drawn:
+        run.artifact(path)
     run.artifact(folder / "recipe.toml")
     run.model(place, example=_example(data))
     return Trained(
@@ -438,5 +443,7 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float]:
             for measure, value in scores.items()
             if value is not None
         }
+    for number, block in enumerate(metrics.get("memory", ())):
+        figures |= {f"memory{number}_{name}": value for name, value in block.items()}
     figures["best_val_mse"] = metrics["validation"]["mse"]
     return {name: value for name, value in figures.items() if value is not None}

@@ -24,7 +24,7 @@ LEVELS = [
     {"artefact", "checkpoint", "starter"},
     {"tracking"},
     {"loop", "pictures", "runs"},
-    {"evaluation", "prediction"},
+    {"evaluation", "prediction", "diagnostics"},
     {"bulk", "streaming"},
     {"training"},
     {"cli", "__main__"},

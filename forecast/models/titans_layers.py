@@ -62,6 +62,25 @@ class Tokens(NamedTuple):
         return torch.minimum(self.place + 1, torch.as_tensor(most)).clamp(min=1)
 
 
+class Readings(NamedTuple):
+    """Hold what a memory does with tokens.
+
+    Attributes:
+        error: squared length of what a value is from what the memory gives for its key before it
+            is written: the surprise.
+        size: squared length of the value; of an error as large nothing was known.
+        write: theta, the size of the step; 0 where nothing is written.
+        forget: alpha, the share of the memory that goes.
+        keys: under which values are written.
+    """
+
+    error: Float[Tensor, "N H T"]
+    size: Float[Tensor, "N H T"]
+    write: Float[Tensor, "N H T"]
+    forget: Float[Tensor, "N H T"]
+    keys: Float[Tensor, "N H T K"]
+
+
 class Memory(nn.Module):
     """Write each token into a memory of several heads, and read it with the token's query.
 
@@ -101,17 +120,28 @@ class Memory(nn.Module):
     ) -> tuple[Float[Tensor, "N T D"], State]:
         """Return what is read, and the state after the last token."""
         inputs = self.norm(tokens)
-        q, k, v, ring = self._project(inputs, known, state["ring"])
-        after: State = {"ring": ring}
-        if self.target == "next":
-            reach = torch.cat([state["key"].unsqueeze(2), k], 2)
-            k, after["key"] = reach[:, :, :-1], reach[:, :, -1]
+        q, k, v, after = self._written(inputs, known, state)
         held = kernel.State(state["memory"], state.get("surprise"))
         answer, held = kernel.memory(q, k, v, self.gates(inputs, known), held, backend=self.backend)
         after["memory"] = held.memory
         if held.surprise is not None:
             after["surprise"] = held.surprise
         return self._answer(answer, inputs), after
+
+    def readings(self, tokens: Float[Tensor, "N T D"], known: Tokens, state: State) -> Readings:
+        """Tell what `forward` does with tokens."""
+        inputs = self.norm(tokens)
+        _, k, v, _ = self._written(inputs, known, state)
+        gate = self.gates(inputs, known)
+        held = kernel.State(state["memory"], state.get("surprise"))
+        # What is read behind a token by the next one's key is what that one meets.
+        ahead = torch.cat([k[:, :, 1:], k[:, :, -1:]], 2)
+        recalled, _ = kernel.memory(ahead, k, v, gate, held, backend=self.backend)
+        first = k[:, :, :1] @ state["memory"]
+        error = v - torch.cat([first, recalled[:, :, :-1]], 2)
+        return Readings(
+            error.square().sum(3), v.square().sum(3), gate.write, -torch.expm1(gate.keep), k
+        )
 
     def read(
         self, tokens: Float[Tensor, "N T D"], held: Float[Tensor, "N H K V"]
@@ -133,6 +163,17 @@ class Memory(nn.Module):
         numbers = (None if x is None else x(inputs).transpose(1, 2) for x in layers)
         gate = kernel.gates(*numbers)  # pyright: ignore[reportArgumentType]
         return gate._replace(write=gate.write * known.live.unsqueeze(1))
+
+    def _written(
+        self, inputs: Float[Tensor, "N T D"], known: Tokens, state: State
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Give queries, the pairs that are written, and the state but for the memory."""
+        q, k, v, ring = self._project(inputs, known, state["ring"])
+        after: State = {"ring": ring}
+        if self.target == "next":
+            reach = torch.cat([state["key"].unsqueeze(2), k], 2)
+            k, after["key"] = reach[:, :, :-1], reach[:, :, -1]
+        return q, k, v, after
 
     def _project(
         self, inputs: Float[Tensor, "N T D"], known: Tokens, ring: Float[Tensor, "N R X"]

@@ -135,6 +135,8 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     early = document["metrics"]["early"]
     assert early["rows"][:4] == [1, 2, 4, 8]
     assert len(early["mse"]) == len(early["mse_with_all_history"]) == len(early["rows"])
+    assert ("memory" in document["metrics"]) == (model == "titans")
+    assert Path(document["picture"]).with_name("memory.png").exists() == (model == "titans")
     streamed = forecast("stream", out, stdin=table.read_text())
     assert streamed.returncode == 0, streamed.stderr
     predicted = forecast("predict", out, table)
