@@ -12,7 +12,7 @@ of a row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -48,6 +48,7 @@ class Piece(NamedTuple):
     backend: str
 
 
+@runtime_checkable
 class Carrying(Protocol):
     """Describe a model that carries a state.
 
