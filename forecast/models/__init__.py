@@ -99,9 +99,9 @@ MODELS: dict[str, ModelInfo] = {
         streams=True,
         train={
             "optimizer": "adamw",
-            "learning_rate": 5e-4,
+            "learning_rate": 1e-3,
             "weight_decay": 0.1,
-            "batch_size": 8,
+            "batch_size": 16,
             "schedule": "cosine",
         },
     ),
