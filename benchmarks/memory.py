@@ -42,7 +42,7 @@ def measure(steps: int, options: argparse.Namespace) -> tuple[float, float]:
     """Time one number of steps in this process."""
     import torch
 
-    from forecast.models.titans_block import Memory, Tokens
+    from forecast.models.titans_layers import Memory, Tokens
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from forecast.data import loading
 from forecast.data.loading import SeriesData
 from forecast.data.windows import Windows
 from forecast.device import choose_device, memory_errors
-from forecast.errors import DataError
+from forecast.errors import DataError, UsageError
 from forecast.intervals import Band, Calibration, Method, Tracker
 from forecast.loop import EVALUATION_BATCH
 from forecast.metrics import ErrorSums, IntervalSums, QuantileSums
@@ -197,7 +197,9 @@ def evaluate(
     forecaster: Forecaster,
     source: str | None = None,
     device: str = "auto",
+    *,
     section: DataSection | None = None,
+    cold: bool = False,
 ) -> dict[str, Any]:
     """Score a trained forecaster, with the baselines beside it.
 
@@ -207,12 +209,24 @@ def evaluate(
             part of the data it was trained on, by the same split.
         device: where to run.
         section: another source or division, whose test part is scored instead.
+        cold: let a model that carries a state forecast from the rows of the lookback alone, as a
+            stream does that has just begun. Its intervals are not scored then.
 
     Returns:
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
+
+    Raises:
+        UsageError: `cold` is asked of a model that is never anything else.
     """
+    if cold and not replay.carries_state(forecaster.model):
+        raise UsageError(
+            f"{forecaster.recipe.model} carries no state: all its forecasts are from the "
+            f"{forecaster.spec.lookback} rows of the lookback.",
+            hint="Leave --cold out.",
+        )
     place = choose_device(device)
-    own, section = forecaster.recipe.table, section or forecaster.recipe.table
+    trained_on = forecaster.recipe.table
+    section = section or trained_on
     table = loading.read(
         source or section.source,
         section if source is None else forecaster.layout.options(),
@@ -236,7 +250,7 @@ def evaluate(
             covariates=forecaster.covariates,
             all_history=forecaster.spec.context is None,
         )
-        if section is own and table.digest != forecaster.data["digest"]:
+        if section is trained_on and table.digest != forecaster.data["digest"]:
             raise DataError(
                 f"{section.source} has changed since training: its sha256 was "
                 f"{forecaster.data['digest']} and is {table.digest}.",
@@ -251,7 +265,8 @@ def evaluate(
             section.marks,
             place,
         )
-    models: dict[str, nn.Module] = {"model": copy.deepcopy(forecaster.model).to(place)}
+    own = copy.deepcopy(forecaster.model).to(place)
+    models: dict[str, nn.Module] = {"model": replay.Cold(own) if cold else own}
     for name in BASELINES:
         baseline = artefact.baseline(name, forecaster)
         if baseline is not None:
@@ -259,11 +274,12 @@ def evaluate(
     # On new data there is no validation part: the model alone brings its calibration along.
     beside = {name: model for name, model in models.items() if name != "model"}
     calibrations = calibrate_all(beside, data)
-    if forecaster.calibration is not None:
+    if forecaster.calibration is not None and not cold:
         calibrations["model"] = forecaster.calibration.to(place)
     scores = score_all(models, data, calibrations=calibrations)
     return {
-        "protocol": PROTOCOL if source is None else "every window of the file",
+        "protocol": (PROTOCOL if source is None else "every window of the file")
+        + (", each from its lookback alone" if cold else ""),
         "data": source or section.source,
         "metrics": {"test": scores.pop("model"), "baselines": scores},
         "notices": list(data.notices),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from forecast.recipe import Recipe
 _MOST_PANELS = 4
 _HISTORY = 3
 _INK, _FORECAST, _GRID = "#3b4252", "#d1495b", "#d8dee9"
+_LINES = (_FORECAST, _INK, "#5e81ac", "#a3a847")
+_MOST_POINTS = 300
 
 
 @torch.no_grad()
@@ -72,6 +75,36 @@ def early_errors(
     panel.set_ylabel("MSE, standardised", fontsize=9, color=_INK)
     _plain(panel)
     panel.legend(fontsize=9, frameon=False)
+    _save(figure, path)
+
+
+def memory(
+    lines: Mapping[str, Sequence[Float[np.ndarray, " T"]]], rows: int, *, title: str, path: Path
+) -> None:
+    """Draw what a memory does along a stream, a panel for each figure and a line for each block.
+
+    Args:
+        lines: figures of each token by name, for every block.
+        rows: rows of a token.
+        title: heading.
+        path: the file, a PNG.
+    """
+    figure, panels = _panels(len(lines), title, height=1.0 + 1.8 * len(lines))
+    for panel, (name, blocks) in zip(panels, lines.items(), strict=True):
+        for number, values in enumerate(blocks):
+            # Of many tokens the mean over some at a time: a line has no room for more.
+            some = max(1, len(values) // _MOST_POINTS)
+            count = len(values) // some
+            means = values[: count * some].reshape(count, some).mean(1)
+            place = (np.arange(count) * some + some / 2) * rows
+            label = f"block {number + 1}"
+            panel.plot(place, means, color=_LINES[number % len(_LINES)], linewidth=1.2, label=label)
+        panel.set_ylabel(name, fontsize=9, color=_INK)
+        panel.set_ylim(bottom=0)
+        _plain(panel)
+    panels[-1].set_xlabel("rows read", fontsize=9, color=_INK)
+    if len(next(iter(lines.values()))) > 1:
+        panels[0].legend(fontsize=9, frameon=False)
     _save(figure, path)
 
 

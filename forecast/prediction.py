@@ -29,6 +29,7 @@ from forecast.batch import Forecast, SeriesBatch
 from forecast.data import graph_context, loading, tables
 from forecast.data.calendar import calendar_features
 from forecast.data.covariates import Covariates
+from forecast.data.history import put_before
 from forecast.data.scaling import Scaler, rounded
 from forecast.data.tables import Table
 from forecast.data.time_formats import shown
@@ -37,7 +38,7 @@ from forecast.data.zones import to_local
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.intervals import MEMORY, Band, Method, Tracker
-from forecast.models import replay
+from forecast.models import MODELS, replay
 
 _SCHEMES = ("runs:", "models:", "mlflow-artifacts:")
 # Windows of the recent past that adaptive intervals are brought up to date on, of all series.
@@ -100,6 +101,7 @@ def predict(
     source: str | Path | BinaryIO | pl.DataFrame,
     device: str = "auto",
     *,
+    history: str | Path | BinaryIO | pl.DataFrame | None = None,
     future: str | Path | BinaryIO | pl.DataFrame | None = None,
     level: Sequence[float] | None = None,
     method: Method = "adaptive",
@@ -110,6 +112,7 @@ def predict(
         model: a forecaster, or where it is.
         source: a file, a stream of CSV, or a frame, with the columns the model was trained on.
         device: where to run.
+        history: rows before those of the source, for a model that carries a state.
         future: what is known in advance of the steps to forecast, if the source itself does not
             hold it in rows behind the last target.
         level: levels of prediction intervals [%]; None takes those of the model's own quantiles.
@@ -124,6 +127,8 @@ def predict(
     """
     forecaster = model if isinstance(model, Forecaster) else load_series(model)
     table = read_context(forecaster, source)
+    if history is not None:
+        table = after_history(forecaster, table, read_context(forecaster, history))
     ahead = None if future is None else read_future(forecaster, future)
     predicted = predict_table(forecaster, table, device, future=ahead, level=level, method=method)
     return predicted.frame
@@ -152,6 +157,29 @@ def read_context(
         levels=forecaster.layout.levels,
         name=name,
     )
+
+
+def after_history(forecaster: Forecaster, table: Table, earlier: Table) -> Table:
+    """Put history of any length before the rows of a table.
+
+    Args:
+        forecaster: the forecaster; its model reads the history once, in pieces, and remembers it.
+        table: the rows to forecast from.
+        earlier: the history, of which rows from the first one of the table on are left out.
+
+    Raises:
+        UsageError: the model forecasts from its last rows and carries no state.
+        DataError: the two tables do not belong together.
+    """
+    if not replay.carries_state(forecaster.model):
+        able = [name for name, info in MODELS.items() if info.streams]
+        raise UsageError(
+            f"{forecaster.recipe.model} forecasts from the last {forecaster.spec.lookback} rows "
+            "and carries no state: more history would change nothing.",
+            hint="Leave --history out and put those rows into the table itself, or train "
+            f"{' or '.join(able)}.",
+        )
+    return put_before(table, earlier)
 
 
 def read_future(

@@ -8,6 +8,7 @@ $FORECAST_HOME/runs/etth1-itransformer-96-20261124-101500-3f2a/
   artefact/               the trained forecaster
   forecast.png            history, forecast and truth; of grids maps of forecast, truth and error
   early.png               the error by the rows seen, of a model that carries a state
+  memory.png              what a memory that learns does along the stream
 ```
 """
 

@@ -33,7 +33,7 @@ LEVELS = [
     {"artefact", "checkpoint", "starter"},
     {"tracking"},
     {"loop", "pictures", "runs"},
-    {"evaluation", "prediction", "grid_prediction"},
+    {"evaluation", "prediction", "grid_prediction", "diagnostics"},
     {"bulk", "engines", "streaming", "tasks"},
     {"training"},
     {"backtest", "tuning"},

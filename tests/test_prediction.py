@@ -11,7 +11,7 @@ import torch
 
 import forecast
 from forecast import artefact, prediction, recipe, training
-from forecast.errors import DataError
+from forecast.errors import DataError, UsageError
 
 SMALL = ["model.width=16", "model.heads=2", "train.epochs=1", "train.threads=1"]
 
@@ -147,3 +147,25 @@ def test_an_artefact_round_trip_forecasts_the_same_bits(train, tmp_path):
     (tmp_path / "copy" / "arrays.safetensors").unlink()
     with pytest.raises(DataError, match="missing from the artefact"):
         artefact.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("model", ["lmuformer", "titans"])
+def test_history_and_then_new_rows_are_one_table(train, model):
+    frame = long_table()
+    forecaster = train(frame, "model.width=8", "train.epochs=1", model=model)
+    expected = forecast.predict(forecaster, frame)
+    late = pl.col("ds") >= hours(240)[230]
+    # The history may overlap, and hold series that nobody asks for.
+    earlier = pl.concat([frame, long_table(ids=("other",))])
+    found = forecast.predict(forecaster, frame.filter(late), history=earlier)
+    assert found.equals(expected)
+    alone = forecast.predict(forecaster, frame.filter(late))
+    assert (alone["y"] - expected["y"]).abs().max() > 1e-3
+
+
+def test_a_model_without_a_state_takes_no_history(train):
+    frame = long_table()
+    with pytest.raises(
+        UsageError, match=r"ridge forecasts from the last 48 rows and carries no st"
+    ):
+        forecast.predict(train(frame, model="ridge"), frame, history=frame)

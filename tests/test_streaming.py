@@ -20,6 +20,7 @@ from forecast.data.scaling import Scaler
 from forecast.errors import DataError, UsageError
 from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.models.lmuformer import LMUFormer, LMUFormerConfig
+from forecast.models.titans import Titans, TitansConfig
 from forecast.recipe import DataSection, Recipe, TrackingSection, TrainSection, WindowSection
 from forecast.streaming import Streamer, pump
 
@@ -28,6 +29,9 @@ WIDE = Layout(kind="wide", time="date", values=("a", "b"), variates=("a", "b"), 
 LONG = Layout(
     kind="long", time="ds", id="unique_id", values=("y",), variates=("y",), time_format=TIME
 )
+
+# The models that carry a state of their own.
+CARRYING = ["lmuformer", "titans"]
 
 
 def forecaster(layout=LONG, ids=("p", "q", "r"), model="lmuformer", fill="none", **options):
@@ -42,6 +46,12 @@ def forecaster(layout=LONG, ids=("p", "q", "r"), model="lmuformer", fill="none",
     if model == "itransformer":
         config = ITransformerConfig(width=16, heads=2)
         built = ITransformer(config, spec)
+    elif model == "titans":
+        config = TitansConfig(width=16, heads=2, window=4, patch=4)
+        built = Titans(config, spec)
+        for weight in built.parameters():
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, std=0.2)
     else:
         config = LMUFormerConfig(**({"width": 16, "direct_window": 48} | options))
         built = LMUFormer(config, spec)
@@ -118,8 +128,9 @@ def by_series(lines):
     return found
 
 
-def test_the_stream_forecasts_what_the_model_does_at_once():
-    made = wide()
+@pytest.mark.parametrize("model", CARRYING)
+def test_the_stream_forecasts_what_the_model_does_at_once(model):
+    made = wide(model=model)
     lines, _ = run(made, wide_rows(range(60)), header="date,a,b\n")
     assert len(lines) == 60 * 4
     rows = np.array([[value("a", hour), value("b", hour)] for hour in range(60)])
@@ -131,14 +142,15 @@ def test_the_stream_forecasts_what_the_model_does_at_once():
     found = np.array([line.split(",")[2:4] for line in lines], float).reshape(60, 4, 2)
     np.testing.assert_allclose(found, expected, atol=2e-5)
     cold = [line.endswith("true") for line in lines[::4]]
-    # seven seasons of 24 rows is the window of the memories, and no row after it is cold
+    # seven seasons of 24 rows and more is what memories hold, and no row after it is cold
     assert cold == [True] * 60
     first = lines[0].split(",")
     assert first[:2] == [stamp(0), stamp(1)]
 
 
-def test_company_order_and_time_of_arrival_change_no_bit():
-    made, hours = forecaster(), range(40)
+@pytest.mark.parametrize("model", CARRYING)
+def test_company_order_and_time_of_arrival_change_no_bit(model):
+    made, hours = forecaster(model=model), range(40)
     together, _ = run(made, long_rows(hours))
     alone = [run(made, long_rows(hours, name))[0] for name in "pqr"]
     assert by_series(together) == by_series([line for lines in alone for line in lines])
@@ -259,8 +271,9 @@ class Stop(Exception):
     pass
 
 
-def test_killed_at_any_moment_and_fed_again_it_goes_on_as_if_nothing_had_happened(tmp_path):
-    made, rows = forecaster(), long_rows(range(40))
+@pytest.mark.parametrize("model", CARRYING)
+def test_killed_at_any_moment_and_fed_again_it_goes_on_as_if_nothing_had_happened(tmp_path, model):
+    made, rows = forecaster(model=model), long_rows(range(40))
     expected, _ = run(made, rows)
     random = np.random.default_rng(0)
     for moment in random.integers(1, 60, size=20):

@@ -26,6 +26,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    cold: Annotated[
+        bool,
+        typer.Option(
+            "--cold",
+            help="Let a model that carries a state forecast from the rows of the lookback alone.",
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +51,7 @@ def evaluate(
     watch = Stopwatch()
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
-    result = tasks.evaluate(forecaster, data, device)
+    result = tasks.evaluate(forecaster, data, device, cold=cold)
     for text in result.pop("notices"):
         console.notice(text)
     metrics = result["metrics"]

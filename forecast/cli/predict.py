@@ -49,6 +49,15 @@ def predict(
     date_format: DateFormat = None,
     timezone: Timezone = None,
     fill: Fill = None,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rows before those of the inputs, as many as there are, for a model that carries "
+            "a state: it reads them once, and then the inputs.",
+            rich_help_panel="What to forecast",
+        ),
+    ] = None,
     future: Annotated[
         str | None,
         typer.Option(
@@ -143,6 +152,8 @@ def predict(
 
       forecast predict ./artefact new.csv --level 90 --level 50 --out forecast.csv
 
+      forecast predict ./artefact today.csv --history 2016-to-yesterday.csv
+
       cat new.csv | forecast predict ./artefact - > forecast.csv
 
       forecast predict ./artefact 't2m/*.nc' --out forecast.nc
@@ -192,6 +203,11 @@ def predict(
     sources = files.expand(inputs)
     reading = options.reading(date_format=date_format, timezone=timezone, fill=fill)
     if bulk.is_called_for(forecaster.layout, sources, resume=resume):
+        if history is not None:
+            raise UsageError(
+                "A table that is read in pieces is forecast without --history.",
+                hint="Name single files: they are read as a whole.",
+            )
         if future is not None:
             raise UsageError(
                 "A table that is read in pieces is forecast without --future.",
@@ -220,7 +236,9 @@ def predict(
             )
         return
     places = files.destinations(sources, out, as_json)
-    known = None
+    known = earlier = None
+    if history is not None:
+        earlier = prediction.read_context(forecaster, history, name=history, reading=reading)
     if future is not None:
         known = prediction.read_future(forecaster, future, name=future, reading=reading)
     written: list[dict[str, Any]] = []
@@ -229,6 +247,8 @@ def predict(
         table = prediction.read_context(
             forecaster, files.stream(source), name=files.label(source), reading=reading
         )
+        if earlier is not None:
+            table = prediction.after_history(forecaster, table, earlier)
         predicted = prediction.predict_table(
             forecaster, table, device, future=known, level=level, method=intervals
         )

@@ -174,12 +174,13 @@ def segments(windows: Windows, *, warm_up: int, scored: int, stride: int) -> Seg
     return _segments(windows, found, warm_up=warm_up, scored=scored, stride=stride)
 
 
-def histories(windows: Windows, *, warm_up: int) -> Segments:
+def histories(windows: Windows, *, warm_up: int | None) -> Segments:
     """Cover windows by segments that score each of their origins once, in the same order.
 
     Args:
         windows: windows of a part, in order.
-        warm_up: rows of history before the first origin; fewer at the start of a series.
+        warm_up: rows of history before the first origin, fewer at the start of a series; None for
+            all that any of the series has.
     """
     runs = _runs(windows)
     longest = max((end - first for first, end in runs), default=1)
@@ -202,7 +203,7 @@ def _runs(windows: Windows) -> list[tuple[int, int]]:
 
 
 def _segments(
-    windows: Windows, origins: list[Tensor], *, warm_up: int, scored: int, stride: int
+    windows: Windows, origins: list[Tensor], *, warm_up: int | None, scored: int, stride: int
 ) -> Segments:
     series, device = windows.series, windows.device
     found = torch.cat([torch.empty(0, dtype=torch.int64), *origins]).to(device)
@@ -210,6 +211,8 @@ def _segments(
     if series.series_id is not None:
         owners = series.series_id.contiguous()
         starts = torch.searchsorted(owners, owners[found])
+    if warm_up is None:
+        warm_up = int((found - starts).max()) - scored if len(found) else 0
     chosen = torch.zeros(len(series.values), dtype=torch.bool, device=device)
     chosen[windows.origins] = True
     return Segments(

@@ -90,6 +90,21 @@ MODELS: dict[str, ModelInfo] = {
             "schedule": "cosine",
         },
     ),
+    "titans": ModelInfo(
+        title="a memory that learns while it reads, beside attention to the last patches",
+        source="Behrouz et al., arXiv 2501.00663",
+        module="forecast.models.titans",
+        model="Titans",
+        config="TitansConfig",
+        streams=True,
+        train={
+            "optimizer": "adamw",
+            "learning_rate": 1e-3,
+            "weight_decay": 0.1,
+            "batch_size": 16,
+            "schedule": "cosine",
+        },
+    ),
     "predformer": ModelInfo(
         title="patches of frames, mixed over space and over time by gated attention",
         source="Tang et al., arXiv 2410.04733",

@@ -22,27 +22,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, cast
 
-import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
-from forecast.data.segments import SegmentBatch, Segments
+from forecast.data.segments import Segments
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
-from forecast.layers import squared_error
-from forecast.models.direct_path import DirectPath, fading_scale, hold
+from forecast.models import carried
+from forecast.models.carried import Piece, State
+from forecast.models.direct_path import DirectPath
 from forecast.models.lmu_block import Block, Embedding
 
 Positive = Annotated[int, Field(ge=1)]
-State = dict[str, Tensor]
-# Rows computed at once where no gradient is wanted: the state goes on, the memory in use does not.
-_PIECE = 1_024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +140,9 @@ class LMUFormer(nn.Module):
     holds that value as if it had always been so. Missing values are held.
     """
 
+    # A row far enough back no longer shows.
+    forgets = True
+
     def __init__(self, config: LMUFormerConfig, spec: Spec) -> None:
         super().__init__()
         given = sizes(config, spec.season)
@@ -153,6 +152,7 @@ class LMUFormer(nn.Module):
         # After so many rows a stream is no longer cold: every memory has filled up once.
         self.context = given.context
         self.segment, self.warm_up = config.segment, given.warm_up
+        self.observed, self.half_life = config.observed, config.half_life
         self.calendar_rows = 1 if config.calendar and spec.calendar else 0
         self.together = 1 if config.channel_independent else spec.variates  # V
         inputs = self.together * (2 if config.observed else 1)
@@ -184,31 +184,18 @@ class LMUFormer(nn.Module):
                 rows=given.direct_rows,
             )
 
-    def init_state(self, batch_size: int, variates: int | None = None) -> State:
-        """Give the state before the first row of `batch_size` series.
-
-        Returns:
-            Tensors (B, G, ...): `count` rows since the first observation and `last` value, `recent`
-            values and `direct` memory, `scale` (mean and variance), `embed*` rows and `block*`
-            memories, as far as the config has them.
-        """
-        config = self.config
-        groups = (variates or self.variates) // self.together
-        shapes: dict[str, tuple[int, ...]] = {"last": (self.together,)}
-        if self.direct is not None:
-            shapes |= self.direct.sizes(self.together)
-        if config.half_life:
-            shapes["scale"] = (self.together, 2)
+    def state_sizes(self) -> dict[str, tuple[int, ...]]:
+        """Give the shapes of a stream's `embed*` rows and `block*` memories."""
+        shapes: dict[str, tuple[int, ...]] = {}
         for number, layer in enumerate(cast("list[Embedding]", self.embed)):
-            shapes[f"embed{number}"] = (config.kernel - 1, layer.inputs)
+            shapes[f"embed{number}"] = (self.config.kernel - 1, layer.inputs)
         for number, block in enumerate(cast("list[Block]", self.blocks)):
             shapes |= {f"block{number}.{name}": size for name, size in block.sizes().items()}
-        weight = self.head.weight
-        state = {
-            name: weight.new_zeros(batch_size, groups, *shape) for name, shape in shapes.items()
-        }
-        state["count"] = weight.new_zeros(batch_size, groups, self.together, dtype=torch.int64)
-        return state
+        return shapes
+
+    def init_state(self, batch_size: int, variates: int | None = None) -> State:
+        """Give the state before the first row of `batch_size` series: tensors (B, G, ...)."""
+        return carried.begin(self, batch_size, variates)
 
     def step(
         self,
@@ -218,20 +205,8 @@ class LMUFormer(nn.Module):
         mask: Bool[Tensor, "B C"] | None = None,
         time: Float[Tensor, "B 1 F"] | None = None,
     ) -> tuple[Forecast, State]:
-        """Take one row of each series in, and forecast: what `run` does, for a single row.
-
-        Args:
-            x: the row in scaled space, 0 where a value is missing.
-            state: of these series, row by row.
-            mask: False where a value is missing.
-            time: the calendar features of the row, if the config asks for them.
-
-        Returns:
-            The forecast (B, H, C), and the next state.
-        """
-        seen = None if mask is None else mask.unsqueeze(1)
-        values, state = self._advance(x.unsqueeze(1), seen, time, state, 1, "auto")
-        return Forecast(values=values[:, 0]), state
+        """Take one row of each series in, and forecast: what `run` does, for a single row."""
+        return carried.step(self, x, state, mask, time)
 
     def forward(self, batch: SeriesBatch) -> Forecast:
         """Forecast what follows windows, by what lies in them and nothing before.
@@ -249,127 +224,27 @@ class LMUFormer(nn.Module):
         kept: int | None = None,
         backend: str = "auto",
     ) -> tuple[DenseForecast, State]:
-        """Forecast from every position of every window, and return the state behind it.
+        """Forecast from the last `kept` positions of windows, and return the state behind them.
 
         Args:
             batch: the windows.
             state: the state before their first rows; None where there is no history.
-            kept: how many of the last positions to forecast from; None for all.
-            backend: the form of the memory.
+            kept: K; None for all positions.
+            backend: the form of the memories.
         """
-        past = batch.past
-        count, rows, variates = past.shape
-        state = self.init_state(count, variates) if state is None else state
-        first = 0 if kept is None else rows - kept
-        size = rows if torch.is_grad_enabled() else _PIECE
-        values: list[Tensor] = [past.new_empty(count, 0, self.horizon, variates)]
-        for start in range(0, rows, size):
-            piece = slice(start, min(start + size, rows))
-            wanted = max(0, piece.stop - max(first, start))
-            forecasts, state = self._advance(
-                past[:, piece],
-                None if batch.past_mask is None else batch.past_mask[:, piece],
-                None if batch.past_time is None else batch.past_time[:, piece],
-                state,
-                wanted,
-                backend,
-            )
-            values.append(forecasts)
-        return DenseForecast(values=torch.cat(values, 1)), state
+        return carried.run(self, batch, state, kept=kept, backend=backend)
 
     def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum the squared errors over observed targets, and count those.
+        """Sum the squared errors over observed targets, and count those."""
+        return carried.loss(self, batch)
 
-        Of a segment every scored position counts; the rows before them bring the state up and
-        pass no gradient on. Of a window it is the one forecast behind its last row.
-        """
-        if not isinstance(batch, SegmentBatch):
-            return squared_error(self(batch), batch)
-        warm_up = batch.past.shape[1] - batch.scored
-        state = None
-        if warm_up:
-            with torch.no_grad():
-                _, state = self.run(batch.rows_from(0, warm_up), kept=0)
-        forecast, _ = self.run(batch.rows_from(warm_up), state)
-        truth, mask = batch.truth()
-        error = forecast.values.float() - truth
-        if mask is None:
-            return error.square().sum(), error.new_tensor(float(error.numel()))
-        return (error.square() * mask).sum(), mask.sum().to(error.dtype)
-
-    @torch.no_grad()
     def solve(self, train: Segments, val: Segments) -> None:
-        """Solve for the direct path, the network still adding nothing.
+        """Solve for the direct path, the network still adding nothing."""
+        carried.solve(self, train, val)
 
-        Training then goes on from the best linear forecast.
-        """
-        if self.direct is not None:
-            self.direct.solve(self._examples(train), self._examples(val))
-
-    def _examples(self, part: Segments) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the features of the direct path and the changes they should give.
-
-        Origins with a missing target are left out.
-        """
-        assert self.direct is not None
-        for batch in part.batches(_PIECE):
-            truth, mask = batch.truth()
-            state = self.init_state(len(batch), batch.past.shape[2])
-            before = {name: value.flatten(0, 1) for name, value in state.items()}
-            seen = None if batch.past_mask is None else self._streams(batch.past_mask)
-            known = hold(self._streams(batch.past), seen, before)
-            features, _ = self.direct.features(known, before, batch.scored)
-            last = known.values[:, -batch.scored :].unsqueeze(2)  # (N, K, 1, V)
-            change = (self._targets(truth) - last).permute(0, 3, 1, 2)  # (N, V, K, H)
-            if mask is None:
-                yield features.flatten(0, 2), change.flatten(0, 2)
-            else:
-                whole = self._targets(mask).all(2).transpose(1, 2)  # (N, V, K)
-                yield features[whole], change[whole]
-
-    def _targets(self, part: Shaped[Tensor, "B K H C"]) -> Shaped[Tensor, "N K H V"]:
-        """Lay targets out as those of streams."""
-        groups = part.unflatten(3, (-1, self.together))  # (B, K, H, G, V)
-        return groups.permute(0, 3, 1, 2, 4).flatten(0, 1)
-
-    def _advance(
-        self,
-        past: Float[Tensor, "B L C"],
-        mask: Bool[Tensor, "B L C"] | None,
-        time: Float[Tensor, "B L F"] | None,
-        state: State,
-        kept: int,
-        backend: str,
-    ) -> tuple[Float[Tensor, "B K H C"], State]:
-        """Take rows in; every way to run the network ends here."""
-        batch, rows, variates = past.shape
-        if variates % self.together:
-            raise UsageError(
-                f"The model forecasts {self.together} variates together, and got {variates}.",
-                hint="Bring the columns it was trained on, or train with "
-                "model.channel_independent = true.",
-            )
-        groups = variates // self.together
-        before = {name: part.flatten(0, 1) for name, part in state.items()}
-        values, seen = self._streams(past), None if mask is None else self._streams(mask)
-        known = hold(values, seen, before)
-        values, begun = known.values, known.begun  # (N, L, V)
-        after: State = {"last": values[:, -1], "count": known.rows}
-        answer = values[:, rows - kept :].unsqueeze(2)  # (N, K, 1, V)
-        if self.direct is not None:
-            change, moved = self.direct(known, before, kept, backend)
-            answer, after = answer + change, after | moved
-        inputs, spread = values, None
-        if self.config.half_life:
-            mean, deviation, after["scale"] = fading_scale(
-                known, before["scale"], self.config.half_life, backend
-            )
-            inputs = (values - mean) / deviation
-            spread = deviation[:, rows - kept :].unsqueeze(2)
-        live = None
-        if begun is not None:
-            inputs, live = inputs * begun, begun.any(2, keepdim=True)
-        tokens = self._inputs(inputs, seen, time, groups)
+    def network(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
+        """Give what the network adds behind the last K rows, and its state after them."""
+        tokens, live, after = piece.inputs, piece.live, State()
         for number, layer in enumerate(self.embed):
             if live is not None:
                 tokens = tokens * live
@@ -377,41 +252,11 @@ class LMUFormer(nn.Module):
             tokens, after[name] = layer(tokens, before[name])
         for number, block in enumerate(self.blocks):
             prefix = f"block{number}."
-            own = {
-                name.removeprefix(prefix): part
-                for name, part in before.items()
-                if name.startswith(prefix)
-            }
-            tokens, changed = block(tokens, live, own, backend)
+            own = carried.own_part(before, prefix)
+            tokens, changed = block(tokens, live, own, piece.backend)
             after |= {prefix + name: part for name, part in changed.items()}
-        added = self.head(tokens[:, rows - kept :]).unflatten(2, (self.horizon, self.together))
-        answer = answer + (added if spread is None else added * spread)  # (N, K, H, V)
-        if begun is not None:
-            answer = answer * begun[:, rows - kept :].unsqueeze(2)
-        answer = answer.view(batch, groups, kept, self.horizon, self.together)
-        answer = answer.permute(0, 2, 3, 1, 4).flatten(3)
-        return answer, {name: after[name].unflatten(0, (batch, groups)) for name in state}
-
-    def _streams(self, part: Shaped[Tensor, "B L C"]) -> Shaped[Tensor, "N L V"]:
-        """Lay the groups of variates out as streams."""
-        batch, rows, variates = part.shape
-        if self.together == variates:
-            return part
-        return part.transpose(1, 2).reshape(batch * variates, rows, 1)
-
-    def _inputs(
-        self,
-        values: Float[Tensor, "N L V"],
-        seen: Bool[Tensor, "N L V"] | None,
-        time: Float[Tensor, "B L F"] | None,
-        groups: int,
-    ) -> Float[Tensor, "N L X"]:
-        parts = [values]
-        if self.config.observed:
-            parts.append(torch.ones_like(values) if seen is None else seen.to(values.dtype))
-        if self.calendar_rows and time is not None:
-            parts.append(time.to(values.dtype).repeat_interleave(groups, 0))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        added = self.head(tokens[:, tokens.shape[1] - piece.kept :])
+        return added.unflatten(2, (self.horizon, self.together)), after
 
 
 def _check(config: LMUFormerConfig, given: Sizes, season: int) -> None:

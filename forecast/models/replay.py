@@ -6,44 +6,21 @@ Letters: B batch, K positions, L rows, H horizon, C variates.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.batch import Batches, DenseForecast, Forecast, SeriesBatch
+from forecast.batch import Batches, Forecast, SeriesBatch
 from forecast.data.segments import Segments, histories, segments
 from forecast.data.windows import Windows
+from forecast.models.carried import Carrying
 
-# A memory is soft: what lies this many times its length back no longer shows.
+# A memory of rows is soft: what lies this many times its length back no longer shows.
 _WARM_UP = 4
 # Origins that a closed form is solved on.
 _MOST_ORIGINS = 20_000
-
-
-class Carrying(Protocol):
-    """Describe a model that carries a state, as `models.lmuformer.LMUFormer` does.
-
-    Attributes:
-        context: rows that its memories hold.
-        segment: rows of a training segment that are scored.
-        warm_up: rows before them that only bring the state up.
-    """
-
-    context: int
-    segment: int
-    warm_up: int
-
-    def run(
-        self, batch: SeriesBatch, *, kept: int | None = None
-    ) -> tuple[DenseForecast, dict[str, Tensor]]:
-        """Forecast from the last `kept` positions, None for all, and return the state."""
-        ...
-
-    def solve(self, train: Segments, val: Segments) -> None:
-        """Solve for what has a closed form."""
-        ...
 
 
 def carries_state(model: nn.Module) -> bool:
@@ -51,9 +28,26 @@ def carries_state(model: nn.Module) -> bool:
     return hasattr(model, "init_state")
 
 
+class Cold(nn.Module):
+    """Let a model that carries a state forecast each window by itself, without what came before."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: SeriesBatch) -> Forecast:
+        """Forecast what follows windows, by what lies in them."""
+        return self.model(batch)
+
+
 def history(model: nn.Module, windows: Windows) -> Segments:
     """Cover windows by segments with as much history as a model that carries a state remembers."""
-    return histories(windows, warm_up=_WARM_UP * cast(Carrying, model).context)
+    return histories(windows, warm_up=_recent(model) if cast(Carrying, model).forgets else None)
+
+
+def _recent(model: nn.Module) -> int:
+    """Tell after how many rows the memories of a model have filled up, however they began."""
+    return _WARM_UP * cast(Carrying, model).context
 
 
 def prepare(
@@ -70,14 +64,13 @@ def prepare(
     if not carries_state(model):
         return train, val
     carrying = cast(Carrying, model)
-    scored = history(model, val)
     if fresh:
         thinned = train.every(max(1, round(len(train) / _MOST_ORIGINS)))
-        carrying.solve(history(model, thinned), scored)
+        carrying.solve(*(histories(part, warm_up=_recent(model)) for part in (thinned, val)))
     cut = segments(
         train, warm_up=carrying.warm_up, scored=carrying.segment, stride=carrying.segment // 2
     )
-    return cut, scored
+    return cut, history(model, val)
 
 
 @torch.no_grad()
@@ -125,9 +118,9 @@ def beginnings(model: nn.Module, windows: Windows) -> Segments:
     They are as long as the memories of the model, or half the part where that is shorter, and one
     begins every eighth of that.
     """
-    whole = history(model, windows)
-    scored = min(cast(Carrying, model).context, max(1, whole.scored // 2))
-    cut = segments(windows, warm_up=whole.warm_up, scored=scored, stride=1)
+    longest = histories(windows, warm_up=0).scored
+    scored = min(cast(Carrying, model).context, max(1, longest // 2))
+    cut = segments(windows, warm_up=_recent(model), scored=scored, stride=1)
     return cut.every(max(1, scored // 8))
 
 

@@ -25,26 +25,25 @@ P rows of a patch, T tokens, X inputs of a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
 from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
-from forecast.data.segments import SegmentBatch, Segments
+from forecast.data.segments import Segments
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
-from forecast.layers import squared_error
-from forecast.models.direct_path import DirectPath, fading_scale, hold
-from forecast.models.titans_block import Block, State, Target, Tokens, Variant
+from forecast.models import carried
+from forecast.models.carried import Piece, State
+from forecast.models.direct_path import DirectPath
+from forecast.models.titans_block import Block, Variant
+from forecast.models.titans_layers import Target, Tokens
 
 Positive = Annotated[int, Field(ge=1)]
-# Rows computed at once where no gradient is wanted: the state goes on, the memory in use does not.
-_PIECE = 1_024
 # So that a token forgets little at first: alpha = 0.0067.
 _FORGET = -5.0
 
@@ -60,7 +59,7 @@ class TitansConfig:
         patch: P, rows of a patch; by default a third of a season, at most 16.
         variant: how memory and attention are joined: `gate` weighs one against the other, `layer`
             puts attention behind the memory, `context` lets attention see what the memory recalls,
-            `memory` leaves attention out.
+            `memory` leaves attention out, `attention` the memory.
         window: tokens that attention sees; with `context`, of a segment.
         persistent: learned tokens that attention always sees.
         momentum: let the steps of the memory have momentum.
@@ -78,9 +77,9 @@ class TitansConfig:
             direct path see.
     """
 
-    width: Positive = 64
+    width: Positive = 32
     heads: Positive = 4
-    depth: Positive = 2
+    depth: Positive = 1
     patch: Positive | None = None
     variant: Variant = "gate"
     window: Annotated[int, Field(ge=2)] = 32
@@ -102,7 +101,13 @@ class Titans(nn.Module):
     The forecast is the last value, plus the direct path's linear map of the recent past, plus what
     the network added when the last patch was whole. Missing values are held; the network sees
     which they are, and writes nothing for a patch without any observation.
+
+    A stream begins, and its patches with it, at its first observation; rows before that one leave
+    no trace.
     """
+
+    # Its memory reaches back to the first row.
+    forgets = False
 
     def __init__(self, config: TitansConfig, spec: Spec) -> None:
         super().__init__()
@@ -112,6 +117,7 @@ class Titans(nn.Module):
         self.horizon, self.variates = spec.horizon, spec.variates
         self.patch = config.patch or min(16, max(1, season // 3))
         self.together = 1 if config.channel_independent else spec.variates  # V
+        self.observed, self.half_life = True, config.half_life
         self.calendar_rows = 1 if config.calendar and spec.calendar else 0
         self.inputs = 2 * self.together + spec.calendar * self.calendar_rows
         self.embed = nn.Linear(self.patch * self.inputs, config.width)
@@ -153,42 +159,33 @@ class Titans(nn.Module):
         scale = 1 / math.sqrt(2 * self.config.depth)
         with torch.no_grad():
             for block in cast("list[Block]", self.blocks):
-                block.memory.forget.bias.fill_(_FORGET)
-                last = [block.memory.out, block.contract]
-                last += [] if block.attention is None else [block.attention.out]
-                for layer in last:
-                    layer.weight.mul_(scale)
+                for part in (block.memory, block.attention):
+                    if part is not None:
+                        part.out.weight.mul_(scale)
+                block.contract.weight.mul_(scale)
+                if block.memory is not None:
+                    block.memory.forget.bias.fill_(_FORGET)
         nn.init.zeros_(self.head.weight)
         if self.direct is not None:
             nn.init.zeros_(self.direct.map.weight)
 
-    def init_state(self, batch_size: int, variates: int | None = None) -> State:
-        """Give the state before the first row of `batch_size` series.
+    def state_sizes(self) -> dict[str, tuple[int, ...]]:
+        """Give the shapes of what a stream carries.
 
-        Returns:
-            Tensors (B, G, ...): `rows` so far, `count` of those since the first observation and
-            `last` value, `recent` values and `direct` memory, `scale` (mean and variance), `patch`
-            rows, `outlook` of the last whole patch, and `block*`: memories, convolutions and keys.
+        They are `patch` rows, the `outlook` of the last whole patch, and the memories, convolutions
+        and keys of `block*`.
         """
-        groups = (variates or self.variates) // self.together
         shapes: dict[str, tuple[int, ...]] = {
-            "last": (self.together,),
             "patch": (self.patch, self.inputs),
             "outlook": (self.reach, self.together),
         }
-        if self.direct is not None:
-            shapes |= self.direct.sizes(self.together)
-        if self.config.half_life:
-            shapes["scale"] = (self.together, 2)
         for number, block in enumerate(cast("list[Block]", self.blocks)):
             shapes |= {f"block{number}.{name}": size for name, size in block.sizes().items()}
-        weight = self.head.weight
-        state = {
-            name: weight.new_zeros(batch_size, groups, *shape) for name, shape in shapes.items()
-        }
-        state["count"] = weight.new_zeros(batch_size, groups, self.together, dtype=torch.int64)
-        state["rows"] = weight.new_zeros(batch_size, groups, dtype=torch.int64)
-        return state
+        return shapes
+
+    def init_state(self, batch_size: int, variates: int | None = None) -> State:
+        """Give the state before the first row of `batch_size` series: tensors (B, G, ...)."""
+        return carried.begin(self, batch_size, variates)
 
     def step(
         self,
@@ -198,20 +195,8 @@ class Titans(nn.Module):
         mask: Bool[Tensor, "B C"] | None = None,
         time: Float[Tensor, "B 1 F"] | None = None,
     ) -> tuple[Forecast, State]:
-        """Take one row of each series in, and forecast: what `run` does, for a single row.
-
-        Args:
-            x: the row in scaled space, 0 where a value is missing.
-            state: of these series, row by row; they need not have begun together.
-            mask: False where a value is missing.
-            time: the calendar features of the row, if the config asks for them.
-
-        Returns:
-            The forecast (B, H, C), and the next state.
-        """
-        seen = None if mask is None else mask.unsqueeze(1)
-        values, state = self._advance(x.unsqueeze(1), seen, time, state, 1)
-        return Forecast(values=values[:, 0]), state
+        """Take one row of each series in, and forecast: what `run` does, for a single row."""
+        return carried.step(self, x, state, mask, time)
 
     def forward(self, batch: SeriesBatch) -> Forecast:
         """Forecast what follows windows, by what lies in them and nothing before.
@@ -224,212 +209,120 @@ class Titans(nn.Module):
     def run(
         self, batch: SeriesBatch, state: State | None = None, *, kept: int | None = None
     ) -> tuple[DenseForecast, State]:
-        """Forecast from every position of every window, and return the state behind it.
+        """Forecast from the last `kept` positions of windows, and return the state behind them.
 
         Args:
             batch: the windows.
             state: the state before their first rows; None where there is no history.
-            kept: how many of the last positions to forecast from; None for all.
+            kept: K; None for all positions.
         """
-        past = batch.past
-        count, rows, variates = past.shape
-        state = self.init_state(count, variates) if state is None else state
-        first = 0 if kept is None else rows - kept
-        size = rows if torch.is_grad_enabled() else _PIECE
-        # Patches of streams that did not begin together end at different rows: one row at a time.
-        if rows > 1 and not self._aligned(state["rows"]):
-            size = 1
-        values: list[Tensor] = [past.new_empty(count, 0, self.horizon, variates)]
-        for start in range(0, rows, size):
-            piece = slice(start, min(start + size, rows))
-            forecasts, state = self._advance(
-                past[:, piece],
-                None if batch.past_mask is None else batch.past_mask[:, piece],
-                None if batch.past_time is None else batch.past_time[:, piece],
-                state,
-                max(0, piece.stop - max(first, start)),
-            )
-            values.append(forecasts)
-        return DenseForecast(values=torch.cat(values, 1)), state
+        return carried.run(self, batch, state, kept=kept)
 
     def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum the squared errors over observed targets, and count those.
+        """Sum the squared errors over observed targets, and count those."""
+        return carried.loss(self, batch)
 
-        Of a segment every scored position counts; the rows before them bring the state up and
-        pass no gradient on. Of a window it is the one forecast behind its last row.
-        """
-        if not isinstance(batch, SegmentBatch):
-            return squared_error(self(batch), batch)
-        warm_up = batch.past.shape[1] - batch.scored
-        state = None
-        if warm_up:
-            with torch.no_grad():
-                _, state = self.run(batch.rows_from(0, warm_up), kept=0)
-        forecast, _ = self.run(batch.rows_from(warm_up), state)
-        truth, mask = batch.truth()
-        error = forecast.values.float() - truth
-        if mask is None:
-            return error.square().sum(), error.new_tensor(float(error.numel()))
-        return (error.square() * mask).sum(), mask.sum().to(error.dtype)
-
-    @torch.no_grad()
     def solve(self, train: Segments, val: Segments) -> None:
         """Solve for the direct path, the network still adding nothing."""
-        if self.direct is not None:
-            self.direct.solve(self._examples(train), self._examples(val))
+        carried.solve(self, train, val)
 
-    def _examples(self, part: Segments) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the features of the direct path and the changes they should give.
+    def network(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
+        """Give what the network adds behind the last K rows, and its state after them."""
+        if piece.inputs.shape[1] == 1:
+            return self._single(piece, before)
+        # Streams whose patches, and segments of patches, end at the same row go together.
+        segment = self.config.window if self.config.variant == "context" else 1
+        place = piece.age % (self.patch * segment)
+        kinds = place.unique()
+        if len(kinds) == 1:
+            return self._aligned(piece.inputs, piece.age, before, piece.kept)
+        groups = [(place == kind).nonzero().flatten() for kind in kinds]
+        parts: list[tuple[Tensor, State]] = []
+        for some in groups:
+            own = {name: part[some] for name, part in before.items()}
+            parts.append(self._aligned(piece.inputs[some], piece.age[some], own, piece.kept))
+        order = torch.cat(groups).argsort()
+        added = torch.cat([part for part, _ in parts])[order]
+        names = parts[0][1]
+        return added, {
+            name: torch.cat([after[name] for _, after in parts])[order] for name in names
+        }
 
-        Origins with a missing target are left out.
-        """
-        assert self.direct is not None
-        for batch in part.batches(_PIECE):
-            truth, mask = batch.truth()
-            state = self.init_state(len(batch), batch.past.shape[2])
-            before = {name: value.flatten(0, 1) for name, value in state.items()}
-            seen = None if batch.past_mask is None else self._streams(batch.past_mask)
-            known = hold(self._streams(batch.past), seen, before)
-            features, _ = self.direct.features(known, before, batch.scored)
-            last = known.values[:, -batch.scored :].unsqueeze(2)  # (N, K, 1, V)
-            change = (self._targets(truth) - last).permute(0, 3, 1, 2)  # (N, V, K, H)
-            if mask is None:
-                yield features.flatten(0, 2), change.flatten(0, 2)
-            else:
-                whole = self._targets(mask).all(2).transpose(1, 2)  # (N, V, K)
-                yield features[whole], change[whole]
-
-    def _targets(self, part: Shaped[Tensor, "B K H C"]) -> Shaped[Tensor, "N K H V"]:
-        """Lay targets out as those of streams."""
-        groups = part.unflatten(3, (-1, self.together))  # (B, K, H, G, V)
-        return groups.permute(0, 3, 1, 2, 4).flatten(0, 1)
-
-    def _streams(self, part: Shaped[Tensor, "B L C"]) -> Shaped[Tensor, "N L V"]:
-        """Lay the groups of variates out as streams."""
-        batch, rows, variates = part.shape
-        if self.together == variates:
-            return part
-        return part.transpose(1, 2).reshape(batch * variates, rows, 1)
-
-    def _aligned(self, rows: Int[Tensor, "B G"]) -> bool:
-        """Tell whether the patches and segments of all streams end together."""
-        place = rows % (self.patch * self.config.window)
-        return bool((place == place.flatten()[:1]).all())
-
-    def _advance(
-        self,
-        past: Float[Tensor, "B L C"],
-        mask: Bool[Tensor, "B L C"] | None,
-        time: Float[Tensor, "B L F"] | None,
-        state: State,
-        kept: int,
-    ) -> tuple[Float[Tensor, "B K H C"], State]:
-        """Take rows in; every way to run the network ends here."""
-        batch, rows, variates = past.shape
-        if variates % self.together:
-            raise UsageError(
-                f"The model forecasts {self.together} variates together, and got {variates}.",
-                hint="Bring the columns it was trained on, or train with "
-                "model.channel_independent = true.",
-            )
-        groups = variates // self.together
-        before = {name: part.flatten(0, 1) for name, part in state.items()}
-        seen = None if mask is None else self._streams(mask)
-        known = hold(self._streams(past), seen, before)
-        values, begun = known.values, known.begun  # (N, L, V)
-        after: State = {"last": values[:, -1], "count": known.rows, "rows": before["rows"] + rows}
-        answer = values[:, rows - kept :].unsqueeze(2)  # (N, K, 1, V)
-        if self.direct is not None:
-            change, moved = self.direct(known, before, kept, "auto")
-            answer, after = answer + change, after | moved
-        inputs, spread = values, None
-        if self.config.half_life:
-            mean, deviation, after["scale"] = fading_scale(
-                known, before["scale"], self.config.half_life, "auto"
-            )
-            inputs = (values - mean) / deviation
-            spread = deviation[:, rows - kept :].unsqueeze(2)
-        observed = torch.ones_like(values) if seen is None else seen.to(values.dtype)
-        parts = [inputs if begun is None else inputs * begun, observed]
-        if self.calendar_rows and time is not None:
-            parts.append(time.to(values.dtype).repeat_interleave(groups, 0))
-        added, changed = self._network(torch.cat(parts, 2), before, kept)
-        after |= changed
-        answer = answer + (added if spread is None else added * spread)  # (N, K, H, V)
-        if begun is not None:
-            answer = answer * begun[:, rows - kept :].unsqueeze(2)
-        answer = answer.view(batch, groups, kept, self.horizon, self.together)
-        answer = answer.permute(0, 2, 3, 1, 4).flatten(3)
-        return answer, {name: after[name].unflatten(0, (batch, groups)) for name in state}
-
-    def _network(
-        self, inputs: Float[Tensor, "N L X"], before: State, kept: int
+    def _aligned(
+        self, inputs: Float[Tensor, "N L X"], age: Int[Tensor, " N"], before: State, kept: int
     ) -> tuple[Float[Tensor, "N K H V"], State]:
-        """Give what the network adds behind the last `kept` rows, and its state."""
-        if inputs.shape[1] == 1:
-            return self._single(inputs, before, kept)
+        """Do so for streams whose patches end at the same rows.
+
+        Args:
+            inputs: the rows, 0 before a stream begins.
+            age: rows since each stream began, after the last of these.
+            before: the state before them.
+            kept: K.
+        """
         rows = inputs.shape[1]
-        filled = int(before["rows"][0]) % self.patch
         reach = torch.cat([before["patch"], inputs], 1)
-        count = (filled + rows) // self.patch
         after: State = {"patch": reach[:, rows:]}
+        left = int(age[0]) % self.patch
+        # As many patches as the stream has that gets most; what comes before another begins is 0.
+        count = int((age // self.patch - before["count"].amax(1) // self.patch).max())
         outlooks = before["outlook"].unsqueeze(1)
         if count:
-            start = self.patch - filled
-            whole = reach[:, start : start + count * self.patch]
-            patches = whole.unflatten(1, (count, self.patch))
-            fresh, changed = self._tokens(patches, before)
+            stop = self.patch + rows - left
+            whole = reach[:, stop - count * self.patch : stop]
+            place = age[:, None] // self.patch + torch.arange(-count, 0, device=age.device)
+            fresh, changed = self._tokens(whole.unflatten(1, (count, self.patch)), place, before)
             outlooks, after = torch.cat([outlooks, fresh], 1), after | changed
         else:
             after |= {name: part for name, part in before.items() if name.startswith("block")}
         after["outlook"] = outlooks[:, -1]
         # (N, 1 + T, V, P, H): what each outlook says of the next H rows, by its age
         ahead = outlooks.transpose(2, 3).unfold(3, self.horizon, 1)
-        passed = torch.arange(filled + rows - kept + 1, filled + rows + 1, device=inputs.device)
+        passed = count * self.patch + left + torch.arange(1 - kept, 1, device=age.device)
+        # Rows before any of the streams begins have no outlook, not even an empty one.
+        passed = passed.clamp(min=0)
         added = ahead[:, passed // self.patch, :, passed % self.patch]  # (K, N, V, H)
         return added.permute(1, 0, 3, 2), after
 
-    def _single(
-        self, inputs: Float[Tensor, "N 1 X"], before: State, kept: int
-    ) -> tuple[Float[Tensor, "N K H V"], State]:
+    def _single(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
         """Do so for one row, streams being at any place of their patches.
 
         All of them run wherever one patch is whole, and what those that are not gave is left out:
         so a stream gets the same bits in any company.
         """
-        patch = torch.cat([before["patch"][:, 1:], inputs], 1)
+        age, patch = piece.age, torch.cat([before["patch"][:, 1:], piece.inputs], 1)
         after = {name: part for name, part in before.items() if name.startswith("block")}
-        age = (before["rows"] + 1) % self.patch
         after |= {"patch": patch, "outlook": before["outlook"]}
-        if (age == 0).any():
-            outlooks, changed = self._tokens(patch.unsqueeze(1), before)
+        passed = age % self.patch
+        complete = (passed == 0) & (age > 0)
+        if complete.any():
+            place = (age // self.patch - 1).clamp(min=0).unsqueeze(1)
+            outlooks, changed = self._tokens(patch.unsqueeze(1), place, before)
             for name, part in (changed | {"outlook": outlooks[:, 0]}).items():
-                whole = (age == 0).view(-1, *(1 for _ in part.shape[1:]))
+                whole = complete.view(-1, *(1 for _ in part.shape[1:]))
                 after[name] = torch.where(whole, part, before[name])
         ahead = after["outlook"].transpose(1, 2).unfold(2, self.horizon, 1)  # (N, V, P, H)
-        added = ahead[torch.arange(len(age), device=age.device), :, age]
-        return added.transpose(1, 2).unsqueeze(1)[:, :kept], after
+        added = ahead[torch.arange(len(age), device=age.device), :, passed]
+        return added.transpose(1, 2).unsqueeze(1)[:, : piece.kept], after
 
     def _tokens(
-        self, patches: Float[Tensor, "N T P X"], before: State
+        self, patches: Float[Tensor, "N T P X"], place: Int[Tensor, "N T"], before: State
     ) -> tuple[Float[Tensor, "N T H1 V"], State]:
-        """Take whole patches in, and say what comes after each."""
-        count, together = patches.shape[1], self.together
-        place = before["rows"].unsqueeze(1) // self.patch
-        place = place + torch.arange(count, device=patches.device)
-        live = patches[..., together : 2 * together].flatten(2).any(2)
-        known, after = Tokens(place, live), State()
+        """Take whole patches in, and say what comes after each.
+
+        Args:
+            patches: the rows of each.
+            place: patches of the stream before each; below 0 where the stream has not begun.
+            before: the state before the first of them.
+        """
+        live = patches[..., self.together : 2 * self.together].flatten(2).any(2)
+        known, after = Tokens.at(place, live), State()
         tokens = self.embed(patches.flatten(2))
         for number, block in enumerate(self.blocks):
             prefix = f"block{number}."
-            own = {
-                name.removeprefix(prefix): part
-                for name, part in before.items()
-                if name.startswith(prefix)
-            }
-            tokens, changed = block(tokens, known, own)
+            tokens, changed = block(tokens, known, carried.own_part(before, prefix))
             after |= {prefix + name: part for name, part in changed.items()}
-        return self.head(self.norm(tokens)).unflatten(2, (self.reach, together)), after
+        outlooks = known.kept(self.head(self.norm(tokens)))
+        return outlooks.unflatten(2, (self.reach, self.together)), after
 
 
 def _check(config: TitansConfig) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from forecast.artefact import AnyForecaster, AnySpec
 from forecast.batch import Batches
-from forecast.errors import DataError
+from forecast.errors import DataError, UsageError
 from forecast.evaluation import judged
 from forecast.loop import Fitted
 from forecast.models import MODELS
@@ -169,6 +169,8 @@ class _Kind(Protocol):
         source: str | None,
         device: str,
         recipe: Recipe | None = None,
+        *,
+        cold: bool = False,
     ) -> dict[str, Any]:
         """Score a forecaster."""
         ...
@@ -229,6 +231,8 @@ def evaluate(
     source: str | None = None,
     device: str = "auto",
     recipe: Recipe | None = None,
+    *,
+    cold: bool = False,
 ) -> dict[str, Any]:
     """Score a trained forecaster, with the baselines beside it.
 
@@ -238,11 +242,12 @@ def evaluate(
             part of the data it was trained on, by the same split.
         device: where to run.
         recipe: one whose data section is taken instead of the forecaster's own.
+        cold: let a model that carries a state forecast from the lookback alone.
 
     Returns:
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
     """
-    return _kind(forecaster.recipe.model).evaluate(forecaster, source, device, recipe)
+    return _kind(forecaster.recipe.model).evaluate(forecaster, source, device, recipe, cold=cold)
 
 
 def predict(
@@ -271,6 +276,14 @@ def predict(
 
     forecaster = load(model) if isinstance(model, str | Path) else model
     return _kind(forecaster.recipe.model).predict(forecaster, source, device, **options)
+
+
+def refuse_cold(forecaster: AnyForecaster) -> None:
+    """Refuse to score from the lookback alone what never does anything else."""
+    raise UsageError(
+        f"{forecaster.recipe.model} carries no state that --cold could leave out.",
+        hint="Leave --cold out.",
+    )
 
 
 def flat(metrics: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.recipe import Recipe
-from forecast.tasks import Finished, Fold, Plan, flat, too_short
+from forecast.tasks import Finished, Fold, Plan, flat, refuse_cold, too_short
 from forecast.tracking import DatasetInfo
 
 # Sensors named to the registry.
@@ -56,10 +56,17 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 
 def evaluate(
-    forecaster: AnyForecaster, source: str | None, device: str, recipe: Recipe | None = None
+    forecaster: AnyForecaster,
+    source: str | None,
+    device: str,
+    recipe: Recipe | None = None,
+    *,
+    cold: bool = False,
 ) -> dict[str, Any]:
     """Score a forecaster of graphs."""
     assert isinstance(forecaster, GraphForecaster)
+    if cold:
+        refuse_cold(forecaster)
     spec = forecaster.spec
     if source is None:
         section = (recipe or forecaster.recipe).graph

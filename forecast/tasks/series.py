@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import nn
 
-from forecast import evaluation, pictures, prediction
+from forecast import diagnostics, evaluation, pictures, prediction
 from forecast.artefact import AnyForecaster, Forecaster
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.data import loading, tables
@@ -75,11 +75,17 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 
 def evaluate(
-    forecaster: AnyForecaster, source: str | None, device: str, recipe: Recipe | None = None
+    forecaster: AnyForecaster,
+    source: str | None,
+    device: str,
+    recipe: Recipe | None = None,
+    *,
+    cold: bool = False,
 ) -> dict[str, Any]:
     """Score a forecaster of series."""
     assert isinstance(forecaster, Forecaster)
-    return evaluation.evaluate(forecaster, source, device, recipe.table if recipe else None)
+    section = recipe.table if recipe else None
+    return evaluation.evaluate(forecaster, source, device, section=section, cold=cold)
 
 
 def predict(forecaster: AnyForecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:
@@ -203,6 +209,9 @@ class SeriesTask:
                 "error by the rows that a stream has seen",
                 path=drawn[1],
             )
+        memory, followed = diagnostics.memory(model, data, self.recipe, folder)
+        metrics |= memory
+        drawn += followed
         forecaster = Forecaster(
             model=model,
             recipe=self.recipe,
@@ -224,7 +233,9 @@ class SeriesTask:
         return Finished(
             forecaster=forecaster,
             metrics=metrics,
-            figures=flat(metrics, _MEASURES) | _interval_figures(metrics),
+            figures=flat(metrics, _MEASURES)
+            | _interval_figures(metrics)
+            | _memory_figures(metrics),
             pictures=tuple(drawn),
         )
 
@@ -247,6 +258,14 @@ class SeriesTask:
             found["crps"] = fitted.best_loss
             found["mse"] = evaluation.score(model, self.data, windows)["mse"]
         return found
+
+
+def _memory_figures(metrics: dict[str, Any]) -> dict[str, float]:
+    return {
+        f"memory{number}_{name}": value
+        for number, block in enumerate(metrics.get("memory", ()))
+        for name, value in block.items()
+    }
 
 
 def _interval_figures(metrics: dict[str, Any]) -> dict[str, float]:

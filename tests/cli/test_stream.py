@@ -118,12 +118,16 @@ def test_json_lines_and_info(forecast, trained, rows):
     assert done.stdout.startswith(f"{48 * 2 * 5 + 4 * 8 + 2 * 4} bytes for each series; a start is")
 
 
-def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [("lmuformer", ["model.windows=[48]"]), ("titans", ["model.heads=2", "model.segment=128"])],
+)
+def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_path, model, settings):
     out = tmp_path / "artefact"
+    options = [part for setting in settings for part in ("--set", setting)]
     trained = forecast(
-        "train", table, "--model", "lmuformer", "--lookback", 48, "--horizon", 6,
-        "--set", "model.width=8", "--set", "model.windows=[48]", "--set", "train.epochs=1",
-        "--out", out, "--json",
+        "train", table, "--model", model, "--lookback", 48, "--horizon", 6,
+        "--set", "model.width=8", "--set", "train.epochs=1", *options, "--out", out, "--json",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     document = json.loads(trained.stdout)
@@ -131,6 +135,8 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     early = document["metrics"]["early"]
     assert early["rows"][:4] == [1, 2, 4, 8]
     assert len(early["mse"]) == len(early["mse_with_all_history"]) == len(early["rows"])
+    assert ("memory" in document["metrics"]) == (model == "titans")
+    assert Path(document["picture"]).with_name("memory.png").exists() == (model == "titans")
     streamed = forecast("stream", out, stdin=table.read_text())
     assert streamed.returncode == 0, streamed.stderr
     predicted = forecast("predict", out, table)
@@ -143,5 +149,13 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     for streams, predicts in zip(found[-6:], expected, strict=True):
         numbers = [[float(cell) for cell in row] for row in (streams[2:4], predicts[1:])]
         assert numbers[0] == pytest.approx(numbers[1], rel=2e-4, abs=2e-4)
+    # the same from the last rows alone, with the others as history
+    head, *lines = table.read_text().splitlines(keepends=True)
+    new = tmp_path / "new.csv"
+    new.write_text(head + "".join(lines[-7:]))
+    assert forecast("predict", out, new, "--history", table).stdout == predicted.stdout
     again = json.loads(forecast("evaluate", out, "--json").stdout)
     assert again["metrics"]["test"]["mse"] == pytest.approx(document["metrics"]["test"]["mse"])
+    cold = json.loads(forecast("evaluate", out, "--cold", "--json").stdout)
+    assert cold["metrics"]["test"]["windows"] == again["metrics"]["test"]["windows"]
+    assert cold["metrics"]["test"]["mse"] != pytest.approx(again["metrics"]["test"]["mse"], 1e-3)

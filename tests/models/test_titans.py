@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
-from forecast.data.segments import SegmentBatch, histories, segments
+from forecast.data.segments import SegmentBatch, segments
 from forecast.data.windows import Series, Windows
 from forecast.errors import UsageError
 from forecast.models.replay import answers, prepare
 from forecast.models.titans import Titans, TitansConfig
-from forecast.models.titans_block import Memory, Tokens, WindowAttention
+from forecast.models.titans_layers import Memory, Tokens, WindowAttention
 
 # Ways to configure the network, each with parts of its own in the state.
 KINDS = {
@@ -22,6 +22,7 @@ KINDS = {
     "layer": {"variant": "layer"},
     "context": {"variant": "context"},
     "memory alone": {"variant": "memory", "momentum": True},
+    "attention alone": {"variant": "attention", "persistent": 0},
     "own scale": {"half_life": 20.0, "momentum": True, "target": "self"},
     "joint": {"channel_independent": False, "calendar": True, "direct": False},
 }
@@ -30,7 +31,7 @@ KINDS = {
 def make(horizon=5, variates=3, dtype=torch.float32, **options):
     torch.manual_seed(0)
     spec = Spec(lookback=48, horizon=horizon, variates=variates, season=12, calendar=2)
-    sizes = {"width": 16, "heads": 2, "window": 6, "patch": 4}
+    sizes = {"width": 16, "heads": 2, "depth": 2, "window": 6, "patch": 4}
     model = Titans(TitansConfig(**(sizes | options)), spec)
     for weight in model.parameters():
         if weight.dim() > 1:
@@ -146,7 +147,7 @@ def test_a_value_is_written_under_the_key_before_it_once_it_is_observed():
     assert after[0]["memory"].eq(0).all()
     key, (_, _, value, _) = (
         after[0]["key"],
-        layer._project(layer.norm(tokens[:, :2]), state["ring"]),
+        layer._project(layer.norm(tokens[:, :2]), known.part(slice(0, 2)), state["ring"]),
     )
     write = torch.sigmoid(layer.write(layer.norm(tokens[:, 1])))
     wanted = write * key.unsqueeze(3) * value[:, :, 1].unsqueeze(2)
@@ -164,7 +165,8 @@ def test_attention_sees_its_window_and_tells_distance_and_not_place():
 
     def run(tokens, first):
         place = torch.arange(first, first + tokens.shape[1]).view(1, -1)
-        return layer(tokens, place, (place - first + 1).clamp(max=5), state)[0]
+        known = Tokens(place, torch.ones_like(place, dtype=torch.bool))
+        return layer(tokens, known, (place - first + 1).clamp(max=5), state)[0]
 
     answer = run(tokens, 0)
     torch.testing.assert_close(run(tokens, 1_000_000), answer, rtol=1e-6, atol=1e-8)
@@ -243,16 +245,66 @@ def test_the_loss_of_a_segment_is_that_of_its_forecasts():
     assert count == (truth.numel() if mask is None else mask.sum())
 
 
-def test_answers_have_all_history_and_are_those_of_the_stream():
-    model, windows = make(variates=1, window=16), panel()
-    assert histories(windows, warm_up=4 * model.context).warm_up >= 550
-    found = list(answers(model, windows, 1_000))
-    values = torch.cat([forecast.values for forecast, _ in found])
-    assert len(values) == len(windows)
-    past = windows.series.values[:600].unsqueeze(0)
-    stream = model.run(SeriesBatch(past=past))[0].values[0]
-    assert stream.shape == (600, 5, 1)
-    assert values.isfinite().all()
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_answers_are_those_of_a_stream_of_each_series(kind):
+    model = make(dtype=torch.float64, **KINDS[kind])
+    # Longer and shorter than lookback and patches, beginning with gaps of any length or none.
+    lengths, gaps = (140, 61, 13, 47, 30), (0, 5, 3, 0, 14)
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(sum(lengths), 3, generator=generator, dtype=torch.float64).cumsum(0) / 4
+    mask = torch.rand(values.shape, generator=generator) > 0.2
+    time = torch.rand(len(values), 2, generator=generator, dtype=torch.float64) - 0.5
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    origins = []
+    for start, length, gap in zip(starts, lengths, gaps, strict=True):
+        mask[start : start + gap] = False
+        mask[start : start + gap + 9, 1] = False
+        origins.append(torch.arange(start + 2, start + length - 4))
+    owners = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    series = Series(values=values * mask, mask=mask, calendar=time, series_id=owners)
+    windows = Windows(series=series, origins=torch.cat(origins), lookback=48, horizon=5)
+    expected = []
+    for start, some in zip(starts, origins, strict=True):
+        rows = slice(start, int(some[-1]))
+        past, seen, times = ((x[rows].unsqueeze(0)) for x in (values * mask, mask, time))
+        stream, _ = by_steps(model, SeriesBatch(past=past, past_mask=seen, past_time=times))
+        expected.append(stream[0, some - 1 - start])
+    found = torch.cat([forecast.values for forecast, _ in answers(model, windows, 1_000)])
+    torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_rows_before_the_first_observation_leave_no_trace(kind):
+    model, batch = make(dtype=torch.float64, **KINDS[kind]), rows(count=60, dtype=torch.float64)
+    for before in (3, 40):
+        gone = torch.zeros(2, before, 3, dtype=torch.float64)
+        seen = torch.ones_like(batch.past, dtype=torch.bool)
+        padded = SeriesBatch(
+            past=torch.cat([gone, batch.past], 1),
+            past_mask=torch.cat([gone.bool(), seen], 1),
+            past_time=torch.cat(
+                [torch.ones(2, before, 2, dtype=torch.float64), batch.past_time], 1
+            ),
+        )
+        later, state = model.run(padded)
+        own, expected = model.run(batch)
+        torch.testing.assert_close(later.values[:, before:], own.values, rtol=0, atol=1e-10)
+        assert later.values[:, :before].eq(0).all()
+        for name, part in expected.items():
+            torch.testing.assert_close(state[name], part, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+def test_the_state_is_of_one_size_however_much_was_read():
+    model = make(variates=1, width=64, heads=4, depth=2, window=32, patch=8)
+    sizes = []
+    for count in (10, 1_000):
+        _, state = model.run(rows(count=count, variates=1))
+        sizes.append(sum(part[0].numel() * part.element_size() for part in state.values()))
+    # two blocks with 31 pairs of key and value of 64 numbers each are the largest part of it
+    assert sizes[0] == sizes[1] < 1.5 * (2 * 31 * 2 * 64 * 4)
 
 
 @pytest.mark.parametrize("variant", ["gate", "context"])
