@@ -301,9 +301,15 @@ def _signals() -> Generator[list[int]]:
             raise KeyboardInterrupt
         pending.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {
+        number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield pending
+    except Lost:
+        # What started the processes now ends this one too; it shall tell why first.
+        before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
