@@ -8,7 +8,9 @@ process would make of the whole batch, up to the order of additions.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -20,6 +22,8 @@ Item = TypeVar("Item")
 # Gradients travel in pieces of so many numbers: large enough to be worth a message, small enough
 # not to hold all of them twice.
 _PIECE = 4_000_000
+# The others wait while process 0 scores; that one is dead is told by its connection.
+_PATIENCE = timedelta(days=7)
 
 
 class Team(Protocol):
@@ -86,7 +90,9 @@ class Processes:
     def __init__(self, device: torch.device) -> None:
         if not distributed.is_initialized():
             _guarded(
-                lambda: distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+                lambda: distributed.init_process_group(
+                    "nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE
+                )
             )
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
@@ -145,9 +151,18 @@ class Lost(ForecastError):  # noqa: N818 - it is no error of this process
     """Report that another process of the job has ended."""
 
 
-def team(device: torch.device) -> Team:
-    """Join the processes that `torchrun` has started, if it has."""
-    return Processes(device) if size() > 1 else Alone()
+@contextmanager
+def joined(device: torch.device) -> Generator[Team]:
+    """Join the processes that `torchrun` has started, if it has, and leave them at the end."""
+    if size() == 1:
+        yield Alone()
+        return
+    try:
+        yield Processes(device)
+    finally:
+        # Of one that is lost there is nobody left to say good-bye to.
+        with suppress(RuntimeError):
+            distributed.destroy_process_group()
 
 
 def size() -> int:
@@ -177,12 +192,6 @@ def device_of(device: torch.device) -> torch.device:
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
-
-
-def leave() -> None:
-    """Say good-bye to the others."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def _add_up(tensor: Tensor) -> None:

@@ -121,63 +121,65 @@ def train(
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = tasks.continued(resolved, start)
     device = distributed.device_of(choose_device(resolved.train.device))
-    team = distributed.team(device)
-    task = tasks.open_task(resolved, start, device)
-    for notice in task.notices:
-        watcher.notice(notice)
-    torch.manual_seed(resolved.train.seed)
-    untrained = artefact.build(resolved.model, resolved.model_config, task.spec, **task.inputs)
-    if start:
-        untrained.load_state_dict(start.model.state_dict())
-    threads = set_threads(
-        resolved.train.threads, sum(weight.numel() for weight in untrained.parameters())
-    )
-    precision = choose_precision(resolved.train.precision, device)
-    # From here on the recipe states every number, so that the artefact does too.
-    task = task.stated(precision=precision, threads=threads)
-    resolved = task.recipe
-    identity = {
-        "recipe": resolved.digest()[:16],
-        "data": task.digest[:16],
-        "start": artefact.weights_digest(start.model)[:16] if start else "fresh",
-    }
-    if team.rank:
-        return _follow(untrained.to(device), task, identity, team)
-    with runs.open_run(_title(resolved), identity, resume=resume) as kept:
-        folder = kept.folder
-        if resume and kept.fresh:
-            watcher.notice("No unfinished run of this recipe was found; starting a new one.")
-        atomic.write_bytes(folder / "recipe.toml", resolved.to_toml().encode())
-        run = Run.start(
-            experiment=resolved.tracking.experiment,
-            name=folder.name,
-            params=_flat(resolved),
-            tags={"model": resolved.model, "recipe": identity["recipe"]},
-            datasets=[task.dataset(context) for context in ("training", "evaluation")],
-            folder=folder,
-            run_id=kept.run_id,
+    with distributed.joined(device) as team:
+        task = tasks.open_task(resolved, start, device)
+        for notice in task.notices:
+            watcher.notice(notice)
+        torch.manual_seed(resolved.train.seed)
+        untrained = artefact.build(resolved.model, resolved.model_config, task.spec, **task.inputs)
+        if start:
+            untrained.load_state_dict(start.model.state_dict())
+        threads = set_threads(
+            resolved.train.threads, sum(weight.numel() for weight in untrained.parameters())
         )
-        kept.note(run.run_id)
-        status = "FAILED"
-        try:
-            team.told(str(folder))
-            fitted = _fit(untrained.to(device), task, folder, identity, _Logged(watcher, run), team)
-            trained = _keep(untrained, task, fitted, folder, run, out)
-            status = "FINISHED"
-        except (Interrupted, KeyboardInterrupt):
-            status = "KILLED"
-            raise
-        finally:
-            run.finish(status)
-        # After its end, so that a registry out of reach does not make a failure of a good run.
-        if register := resolved.tracking.register:
-            version = run.register(register, resolved.tracking.alias or None)
-            trained = replace(trained, version=version)
-        kept.finish()
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    trained = replace(trained, cost=watch.read())
-    team.told(trained)
-    return trained
+        precision = choose_precision(resolved.train.precision, device)
+        # From here on the recipe states every number, so that the artefact does too.
+        task = task.stated(precision=precision, threads=threads)
+        resolved = task.recipe
+        identity = {
+            "recipe": resolved.digest()[:16],
+            "data": task.digest[:16],
+            "start": artefact.weights_digest(start.model)[:16] if start else "fresh",
+        }
+        if team.rank:
+            return _follow(untrained.to(device), task, identity, team)
+        with runs.open_run(_title(resolved), identity, resume=resume) as kept:
+            folder = kept.folder
+            if resume and kept.fresh:
+                watcher.notice("No unfinished run of this recipe was found; starting a new one.")
+            atomic.write_bytes(folder / "recipe.toml", resolved.to_toml().encode())
+            run = Run.start(
+                experiment=resolved.tracking.experiment,
+                name=folder.name,
+                params=_flat(resolved),
+                tags={"model": resolved.model, "recipe": identity["recipe"]},
+                datasets=[task.dataset(context) for context in ("training", "evaluation")],
+                folder=folder,
+                run_id=kept.run_id,
+            )
+            kept.note(run.run_id)
+            status = "FAILED"
+            try:
+                team.told(str(folder))
+                fitted = _fit(
+                    untrained.to(device), task, folder, identity, _Logged(watcher, run), team
+                )
+                trained = _keep(untrained, task, fitted, folder, run, out)
+                status = "FINISHED"
+            except (Interrupted, KeyboardInterrupt):
+                status = "KILLED"
+                raise
+            finally:
+                run.finish(status)
+            # After its end, so that a registry out of reach does not make a failure of a good run.
+            if register := resolved.tracking.register:
+                version = run.register(register, resolved.tracking.alias or None)
+                trained = replace(trained, version=version)
+            kept.finish()
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        trained = replace(trained, cost=watch.read())
+        team.told(trained)
+        return trained
 
 
 def _follow(model: nn.Module, task: Task, identity: dict[str, str], team: Team) -> Trained:

@@ -86,7 +86,7 @@ def test_the_death_of_one_process_ends_all_and_the_run_goes_on(table, tmp_path):
     home = tmp_path / "home"
     long = (
         "--set",
-        "train.epochs=2",
+        "train.epochs=3",
         "--set",
         "train.batch_size=3",
         "--out",
@@ -98,9 +98,9 @@ def test_the_death_of_one_process_ends_all_and_the_run_goes_on(table, tmp_path):
     ) as job:  # fmt: skip
         assert job.stderr is not None
         for line in job.stderr:
-            if line.startswith("epoch 1/2"):
+            if line.startswith("epoch 1/3"):
                 break
-        time.sleep(0.3)
+        time.sleep(0.1)
         os.kill(member(job.pid, rank=1), signal.SIGKILL)
         told = job.stderr.read()
     assert job.returncode != 0
