@@ -421,6 +421,10 @@ def _checked(path: Path, description: dict[str, Any]) -> bytes:
 
 
 def _bytes(tensors: dict[str, Tensor]) -> bytes:
+    # Tensors may share memory, as a start with the rule it was taken from; the format refuses that.
     return save_tensors(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in tensors.items()
+        }
     )

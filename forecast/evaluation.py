@@ -309,6 +309,17 @@ def judged(scores: Mapping[str, Any]) -> tuple[str, bool]:
     return ("mrr" if "mrr" in scores else "ndcg_at_10"), True
 
 
+def more_is_better(measure: str) -> bool:
+    """Say whether a figure, such as `test_mrr`, is the better the larger it is."""
+    kinds = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "acc", "ssim", "psnr")
+    words = measure.split("_")
+    return any(
+        "_".join(words[start:stop]) in kinds
+        for start in range(len(words))
+        for stop in range(start + 1, len(words) + 1)
+    )
+
+
 def beaten_by(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Name the baselines that score better than the model, the best one first."""
     measure, more = judged(scores)

@@ -145,7 +145,11 @@ def fit(
     def rate(epoch: int, step: int) -> float:
         return section.learning_rate * schedule(epoch, epoch * steps + step, total_steps)
 
+    losses = torch.zeros(2, dtype=torch.float64, device=device)
+
     def save() -> None:
+        if progress.step:
+            progress.loss_sum, progress.loss_count = losses.tolist()
         if checkpoint and not team.rank:
             checkpoint.save(progress, model, optimizer, best)
 
@@ -157,7 +161,6 @@ def fit(
         while progress.epoch < section.epochs and not _exhausted(progress, section):
             model.train()
             order = train.order(progress.epoch, section.seed)[:windows].to(device)
-            losses = torch.zeros(2, dtype=torch.float64, device=device)
             losses[0], losses[1] = progress.loss_sum, progress.loss_count
             parts = order.split(section.batch_size)
             for step in range(progress.step, steps):
@@ -180,7 +183,6 @@ def fit(
                 now = time.monotonic()
                 stop = bool(sums[2]) if team.size > 1 else bool(pending)
                 if stop or now - saved > section.checkpoint_seconds:
-                    progress.loss_sum, progress.loss_count = losses.tolist()
                     save()
                     saved = now
                     if stop:

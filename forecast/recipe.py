@@ -329,6 +329,8 @@ def _read(path: Path) -> dict[str, Any]:
     source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, str):
         sections["data"]["source"] = _from_recipe(path.parent, source)
+    if isinstance(data, dict) and isinstance(nodes := data.get("nodes"), str) and nodes:
+        sections["data"]["nodes"] = _from_recipe(path.parent, nodes)
     if isinstance(source, list):
         sections["data"]["source"] = [
             _from_recipe(path.parent, one) if isinstance(one, str) else one

@@ -25,7 +25,7 @@ from torch import nn
 from forecast import artefact, atomic, distributed, evaluation, recipe, runs, tasks
 from forecast.artefact import AnyForecaster
 from forecast.checkpoint import Checkpoint
-from forecast.device import Stopwatch, choose_device, choose_precision, set_threads
+from forecast.device import Stopwatch, choose_precision, device_for, set_threads
 from forecast.distributed import Team
 from forecast.errors import UsageError
 from forecast.loop import Fitted, Interrupted, Silence, Watcher, fit
@@ -120,7 +120,7 @@ def train(
     if start:
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = tasks.continued(resolved, start)
-    device = distributed.device_of(choose_device(resolved.train.device))
+    device = distributed.device_of(device_for(resolved.train.device, MODELS[resolved.model].kind))
     with distributed.joined(device) as team:
         task = tasks.open_task(resolved, start, device)
         for notice in task.notices:

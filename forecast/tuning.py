@@ -12,10 +12,12 @@ $FORECAST_HOME/tuning/3f2a9c.../
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -24,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from forecast import artefact, atomic, recipe, tasks
-from forecast.device import choose_device, choose_precision, set_threads
-from forecast.errors import UsageError, nearest
-from forecast.loop import Silence, Watcher, fit
+from forecast.device import choose_precision, device_for, set_threads
+from forecast.errors import DataError, ForecastError, UsageError, nearest
+from forecast.loop import Interrupted, Silence, Watcher, fit
 from forecast.models import MODELS
 from forecast.recipe import Recipe
 from forecast.tasks import Task
@@ -91,6 +93,17 @@ class Tuned:
     pruned: int
 
 
+class Stopped(ForecastError):  # noqa: N818 - it is no error of the search
+    """Report that a search was stopped; its finished trials are kept."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Stopped; the finished trials are kept.", hint="Give the command again to go on."
+        )
+
+
 def parse(text: str) -> Search:
     """Read `section.key=low..high`, or `section.key=one,two,three`.
 
@@ -119,10 +132,9 @@ def parse(text: str) -> Search:
 
 def default_searches(resolved: Recipe) -> list[Search]:
     """Search what usually matters: learning rate, batch size, width and dropout."""
-    searches = [
-        Search(key="train.learning_rate", low=3e-5, high=1e-2),
-        Search(key="train.batch_size", choices=(16, 32, 64)),
-    ]
+    searches = [Search(key="train.learning_rate", low=3e-5, high=1e-2)]
+    if MODELS[resolved.model].kind != "graph":
+        searches.append(Search(key="train.batch_size", choices=(16, 32, 64)))
     config = resolved.model_config
     known = {field.name for field in fields(config)}
     if "width" in known:
@@ -158,6 +170,7 @@ def tune(
     if MODELS[resolved.model].closed_form:
         raise UsageError(f"{resolved.model} is solved for at once and has nothing to tune.")
     _check(resolved, searches)
+    searches = [_with_own(search, _own(resolved, search.key)) for search in searches]
     named = json.dumps([resolved.digest(), [repr(search) for search in searches]])
     folder = home() / "tuning" / hashlib.sha256(named.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +187,7 @@ def tune(
     done = len(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
     if done:
         watcher.notice(f"Going on with {done} trials that are done already.")
-    if not study.trials:
+    if not done:
         study.enqueue_trial(_as_it_stands(resolved, searches), skip_if_exists=True)
     parent = Run.start(
         experiment=resolved.tracking.experiment,
@@ -194,19 +207,26 @@ def tune(
             callbacks=[lambda study, trial: _keep_best(study, resolved, searches, folder)],
         )
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt) as error:
         status = "KILLED"
-        raise
+        raise Stopped from error
     finally:
         parent.finish(status)
+    complete = study.get_trials(states=(states.COMPLETE,))
+    if not complete:
+        raise UsageError(
+            "No trial was completed: there was no time for one, or all were cut short.",
+            hint="Give it more --trials or --seconds, or search smaller ranges.",
+        )
     best = study.best_trial
-    first = study.trials[0]
+    as_it_stands = _as_it_stands(resolved, searches)
+    first = next((trial for trial in complete if trial.params == as_it_stands), None)
     assert best.value is not None
     return Tuned(
         recipe=folder / "best.toml",
         settings=_chosen(best.params, searches),
         loss=best.value,
-        default_loss=first.value,
+        default_loss=first.value if first else None,
         trials=len(study.trials),
         pruned=len(study.get_trials(states=(states.PRUNED,))),
     )
@@ -230,14 +250,17 @@ def _trial(
         # Such as a width that the number of heads does not divide.
         watcher.notice(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error
-    device = choose_device(own.train.device)
+    device = device_for(own.train.device, MODELS[own.model].kind)
     key = json.dumps([own.to_dict()["data"], own.to_dict()["window"]], sort_keys=True)
-    task = cache.get(key) or tasks.open_task(own, None, device)
-    cache[key] = task
-    torch.manual_seed(own.train.seed)
     try:
+        task = cache.get(key) or tasks.open_task(own, None, device)
+        cache[key] = task
+        if MODELS[own.model].kind == "graph":
+            # A step of a graph has as many queries as the task says.
+            own = own.replace("train", batch_size=task.recipe.train.batch_size)
+        torch.manual_seed(own.train.seed)
         model = artefact.build(own.model, own.model_config, task.spec, **task.inputs).to(device)
-    except UsageError as error:
+    except (UsageError, DataError) as error:
         watcher.notice(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error
     set_threads(own.train.threads, sum(weight.numel() for weight in model.parameters()))
@@ -327,9 +350,31 @@ def _check(resolved: Recipe, searches: Sequence[Search]) -> None:
                 "compared.",
                 hint="Search settings of [model], [train] and window.lookback.",
             )
+        if search.key == "train.batch_size" and MODELS[resolved.model].kind == "graph":
+            raise UsageError(
+                "A step of training on a graph has as many queries as data.queries says.",
+                hint="Leave train.batch_size out of the search.",
+            )
         if search.key == "window.horizon":
             raise UsageError("Losses of different horizons cannot be compared.")
         apply(resolved, {search.key: int(low) if search.whole else low})
+
+
+def _own(resolved: Recipe, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return resolved.to_dict()[section][name]
+
+
+def _with_own(search: Search, value: Any) -> Search:
+    """Widen a search by what the recipe says, so that the recipe itself can be tried."""
+    if value is None or isinstance(value, list):
+        return search
+    if search.choices:
+        known = value in search.choices
+        return search if known else replace(search, choices=(*search.choices, value))
+    if isinstance(value, bool | str):
+        return search
+    return replace(search, low=min(search.low, value), high=max(search.high, value))
 
 
 def _as_it_stands(resolved: Recipe, searches: Sequence[Search]) -> dict[str, Any]:
@@ -361,11 +406,18 @@ def _keep_best(study: Study, resolved: Recipe, searches: Sequence[Search], folde
         return  # none is complete yet
     own = apply(resolved, _chosen(best.params, searches))
     source = own.data.source
-    if isinstance(source, str) and Path(source).exists():
-        # The recipe lies elsewhere, and its paths are meant from there.
-        own = own.replace("data", source=str(Path(source).absolute()))
+    # The recipe lies elsewhere, and its paths are meant from there.
+    if isinstance(source, str):
+        own = own.replace("data", source=_absolute(source))
+    else:
+        own = own.replace("data", source=tuple(map(_absolute, source)))
     text = f"# Validation loss {best.value:.6g}, trial {best.number} of {len(study.trials)}.\n\n"
     atomic.write_bytes(folder / "best.toml", (text + own.to_toml()).encode())
+
+
+def _absolute(source: str) -> str:
+    there = Path(source).exists() or (glob.has_magic(source) and glob.glob(source))
+    return os.path.abspath(source) if there else source
 
 
 def _optuna() -> Any:

@@ -117,7 +117,10 @@ def backtest(
         )  # fmt: skip
 
     first = resolved(model[0] if model else None)
-    recipes = [resolved(name) for name in model or models_of(MODELS[first.model].kind)]
+    # Which model of graphs there is depends on the task: the one that the data chose.
+    kind = MODELS[first.model].kind
+    others = [first.model] if kind == "graph" else models_of(kind)
+    recipes = [resolved(name) for name in model or others]
     ahead = horizon or first.window.horizon
     if step is None and ahead is None:
         raise UsageError(

@@ -32,7 +32,7 @@ def _complete(incomplete: str) -> list[str]:
 _WORDS = {
     "series": ("rows", "variates"),
     "grid": ("frames", "fields"),
-    "graph": ("events or steps", "forecast"),
+    "graph": ("events", "forecast"),
 }
 Name = Annotated[str, typer.Argument(help="A name from the list.", autocompletion=_complete)]
 Names = Annotated[list[str], typer.Argument(help="Names from the list.", autocompletion=_complete)]

@@ -19,10 +19,11 @@ def evaluate(
         ),
     ],
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[FILE]",
-            help="Score every row of this file; by default the test part of the training data.",
+            metavar="[FILE...]",
+            help="Score every row of this file; of grids several are one, of sensors two: readings "
+            "and edges. By default the test part of the training data.",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +52,8 @@ def evaluate(
     watch = Stopwatch()
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
-    result = tasks.evaluate(forecaster, data, device, cold=cold)
+    source = tuple(data) if data and len(data) > 1 else data[0] if data else None
+    result = tasks.evaluate(forecaster, source, device, cold=cold)
     for text in result.pop("notices"):
         console.notice(text)
     metrics = result["metrics"]

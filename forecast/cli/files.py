@@ -75,6 +75,7 @@ def destinations(sources: Sequence[str], out: Path | None, as_json: bool) -> lis
                 f"There is no folder {out.parent} to write {out.name} into.",
                 hint=f"Make it first: mkdir -p {out.parent}",
             )
+        refuse_overwriting(sources, out)
         return [out]
     out.mkdir(parents=True, exist_ok=True)
     names = [Path(source).name if source != STDIN else "stdin.csv" for source in sources]
@@ -94,6 +95,19 @@ def destinations(sources: Sequence[str], out: Path | None, as_json: bool) -> lis
             f"The forecast of {same[0]} would overwrite it.", hint="Name another folder."
         )
     return [out / name for name in names]
+
+
+def refuse_overwriting(sources: Sequence[str], out: Path) -> None:
+    """Refuse to write a forecast over the history it is made from.
+
+    Raises:
+        UsageError: a source is the very file to write.
+    """
+    same = [one for one in sources if one != STDIN and Path(one).resolve() == out.resolve()]
+    if same:
+        raise UsageError(
+            f"The forecast of {same[0]} would overwrite it.", hint="Name another file: --out"
+        )
 
 
 def required(out: Path | None) -> Path:

@@ -46,7 +46,9 @@ def init(
     from forecast.data.grid_section import GridSection
     from forecast.errors import UsageError
 
-    stem = Path(file).name.partition(".")[0] or "recipe"
+    name = Path(file).name
+    # Of a pattern, the folder it lies in.
+    stem = (Path(file).parent.name if "*" in name else name.partition(".")[0]) or "recipe"
     place = out or Path(f"{stem}.toml")
     if place.exists() and not force:
         raise UsageError(

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 
 _CLUSTER, _GRAPHS = "On a cluster", "On graphs"
+_TOP = 20
+# How the names of forecasts of graphs end.
+_FRAMES = (".csv", ".csv.gz", ".parquet")
 
 
 def predict(
@@ -121,7 +124,7 @@ def predict(
         typer.Option(
             "--top-k", min=1, help="Destinations to name for each source.", rich_help_panel=_GRAPHS
         ),
-    ] = 20,
+    ] = _TOP,
     ask: Annotated[
         list[str] | None,
         typer.Option(
@@ -178,7 +181,31 @@ def predict(
         return
     forecaster = prediction.load(model)
     set_threads(forecaster.recipe.train.threads)
+    kind = forecaster.spec.kind
+    given = {
+        "--date-format": date_format,
+        "--timezone": timezone,
+        "--fill": fill,
+        "--future": future,
+        "--history": history,
+        "--level": level,
+        "--resume": resume or None,
+        "--safe-ids": safe_ids or None,
+        "--at": at,
+        "--source": ask,
+        "--top-k": None if top == _TOP else top,
+    }
+    of_graphs = ("--at", "--source", "--top-k")
+    for name, value in given.items():
+        if value is not None and kind != ("graph" if name in of_graphs else "series"):
+            raise UsageError(
+                f"{name} is for {'graphs' if name in of_graphs else 'tables'}, and this model "
+                f"forecasts {'tables' if kind == 'series' else kind + 's'}.",
+                hint=f"Leave {name} out.",
+            )
     if isinstance(forecaster, GraphForecaster):
+        if device not in ("auto", "cpu"):
+            raise UsageError("Forecasts of graphs are made on the CPU.", hint="Leave out --device.")
         _predict_graph(forecaster, model, inputs, out, at, top, ask, as_json)
         return
     if not inputs:
@@ -187,17 +214,6 @@ def predict(
             hint="Name one, or - for standard input.",
         )
     if isinstance(forecaster, GridForecaster):
-        refused = {
-            "--date-format": date_format,
-            "--timezone": timezone,
-            "--fill": fill,
-            "--future": future,
-            "--level": level,
-            "--resume": resume or None,
-            "--safe-ids": safe_ids or None,
-        }
-        if given := [name for name, value in refused.items() if value is not None]:
-            raise UsageError(f"{given[0]} is for tables, and this model forecasts grids.")
         _predict_grids(forecaster, model, inputs, out, device, as_json)
         return
     sources = files.expand(inputs)
@@ -342,11 +358,14 @@ def _predict_grids(
         # Several files are the years or the variables of one grid.
         jobs = [(inputs, out)]
         files.destinations(inputs[:1], out, as_json)
+        files.refuse_overwriting(files.expand(inputs), out)
         grid = forecaster.grid
         grid_output.check_target(out, slots=grid["format"] == "slots" and grid["dated"])
     else:
-        names = [str(Path(text).with_suffix(".nc").name) for text in inputs]
-        places = files.destinations(names, Path(f"{out}/"), as_json)
+        inputs = files.expand(inputs)
+        out.mkdir(parents=True, exist_ok=True)
+        names = [str(Path(text).with_suffix(".nc")) for text in inputs]
+        places = files.destinations(names, out, as_json)
         jobs = [([text], place) for text, place in zip(inputs, places, strict=True) if place]
     written: list[dict[str, Any]] = []
     for sources, place in jobs:
@@ -382,9 +401,17 @@ def _predict_graph(
 ) -> None:
     from forecast.cli import files
     from forecast.data import graph_context
+    from forecast.errors import UsageError
     from forecast.tasks import graphs
 
     (place,) = files.destinations(["-"], out, as_json)
+    if place is not None:
+        files.refuse_overwriting(inputs, place)
+        if "".join(place.suffixes[-2:]) not in _FRAMES and place.suffix not in _FRAMES:
+            raise UsageError(
+                f"Forecasts of graphs are written as {', '.join(_FRAMES)}, not {place.name}.",
+                hint="Name the file links.csv, for example.",
+            )
     source = None if not inputs else inputs[0] if len(inputs) == 1 else tuple(inputs)
     context = graphs.context(forecaster, source, at)
     for text in context.notices:
@@ -399,6 +426,7 @@ def _predict_graph(
 
 
 def _write_frame(frame: Any, place: Path | None) -> None:
+    import gzip
     import sys
 
     from forecast import atomic
@@ -409,5 +437,7 @@ def _write_frame(frame: Any, place: Path | None) -> None:
     with atomic.replacing(place) as temporary:
         if place.suffix == ".parquet":
             frame.write_parquet(temporary)
+        elif place.suffix == ".gz":
+            temporary.write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
         else:
             frame.write_csv(temporary)

@@ -221,9 +221,11 @@ def _events(
 
 def _instant(at: str | float, dated: bool) -> float:
     try:
-        return float(at)
+        number = float(at)
     except ValueError:
-        pass
+        number = math.nan
+    if math.isfinite(number):
+        return number
     try:
         instant = pl.Series([at]).str.to_datetime(time_unit="us")
     except pl.exceptions.PolarsError:

@@ -228,7 +228,17 @@ def build(
         split=split,
         spec=given,
         section=section,
-        digest=digest_of([events.src, events.dst, events.time, events.weight, events.features]),
+        digest=digest_of(
+            [
+                events.src,
+                events.dst,
+                events.time,
+                events.weight,
+                events.features,
+                events.node_features,
+                torch.tensor(list("\0".join(map(str, events.ids.to_list())).encode())),
+            ]
+        ),
         notices=events.notices,
     )
     if spec is None and isinstance(data, LinkData):

@@ -118,8 +118,18 @@ def id_column(model: str) -> str:
 
 
 def _predict(model: str, level: tuple[float, ...] | None, frame: pl.DataFrame) -> pl.DataFrame:
-    found = prediction.predict(_loaded(model), frame, level=level, method="split")
-    return found.with_columns(pl.lit(None, pl.String).alias(ERROR))
+    forecaster = _loaded(model)
+    table = prediction.read_context(forecaster, frame)
+    found = prediction.predict_table(forecaster, table, level=level, method="split")
+    told = found.frame.with_columns(pl.lit(None, pl.String).alias(ERROR))
+    if not found.skipped:
+        return told
+    # Series without an observed value are left out there; here each must be answered for.
+    empty = told.clear(len(found.skipped)).with_columns(
+        pl.Series(id_column(model), found.skipped),
+        pl.lit("It has no observed value.").alias(ERROR),
+    )
+    return pl.concat([told, empty.select(told.columns)])
 
 
 @lru_cache(maxsize=2)

@@ -166,7 +166,7 @@ class _Kind(Protocol):
     def evaluate(
         self,
         forecaster: AnyForecaster,
-        source: str | None,
+        source: str | tuple[str, ...] | None,
         device: str,
         recipe: Recipe | None = None,
         *,
@@ -191,7 +191,18 @@ def _kind(model: str) -> _Kind:
 
 
 def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
-    """Give a recipe the shape of the forecaster that its training starts from."""
+    """Give a recipe the shape of the forecaster that its training starts from.
+
+    Raises:
+        UsageError: the forecaster is of another kind of data.
+    """
+    own, kind = MODELS[start.recipe.model].kind, MODELS[resolved.model].kind
+    if own != kind:
+        raise UsageError(
+            f"--init names {start.recipe.model}, a forecaster of {own}, and {resolved.source_name} "
+            f"holds {kind}.",
+            hint="Go on from a forecaster of the same kind of data.",
+        )
     shaped = Recipe(
         data=resolved.data,
         window=resolved.window,
@@ -228,7 +239,7 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
 
 def evaluate(
     forecaster: AnyForecaster,
-    source: str | None = None,
+    source: str | tuple[str, ...] | None = None,
     device: str = "auto",
     recipe: Recipe | None = None,
     *,
@@ -238,8 +249,8 @@ def evaluate(
 
     Args:
         forecaster: the forecaster.
-        source: a file of which all that follows the first lookback is scored; None scores the test
-            part of the data it was trained on, by the same split.
+        source: a file of which all that follows the first lookback is scored, of grids and sensors
+            also several; None scores the test part of its own data, by the same split.
         device: where to run.
         recipe: one whose data section is taken instead of the forecaster's own.
         cold: let a model that carries a state forecast from the lookback alone.

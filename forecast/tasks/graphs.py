@@ -17,7 +17,7 @@ from forecast.data import graph_context, graphs
 from forecast.data.graph_links import LinkData, ShareData
 from forecast.data.graph_section import borders
 from forecast.data.graphs import GraphData
-from forecast.device import memory_errors
+from forecast.device import device_for, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.recipe import Recipe
@@ -47,17 +47,23 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
         device=device,
         arrays=start.statistics if start else None,
     )
+    if (data.spec.task == "sensor") != (resolved.model == "todyformer-sensors"):
+        fitting = "todyformer-sensors" if data.spec.task == "sensor" else "todyformer"
+        raise UsageError(
+            f"{resolved.model} does not do the task {data.spec.task!r} of these data.",
+            hint=f"Take the model that does: --model {fitting}",
+        )
     stated = resolved.replace("window", lookback=data.spec.lookback, horizon=data.spec.horizon)
     # The task too: `auto` is told from files that may lie elsewhere later.
     stated = stated.replace("data", task=data.section.task)
     if data.batch_size is not None:
         stated = stated.replace("train", batch_size=data.batch_size)
-    return GraphTask(recipe=stated, data=data)
+    return GraphTask(recipe=stated, data=data, told=_told(resolved, data))
 
 
 def evaluate(
     forecaster: AnyForecaster,
-    source: str | None,
+    source: str | tuple[str, ...] | None,
     device: str,
     recipe: Recipe | None = None,
     *,
@@ -67,6 +73,7 @@ def evaluate(
     assert isinstance(forecaster, GraphForecaster)
     if cold:
         refuse_cold(forecaster)
+    _on_cpu(device)
     spec = forecaster.spec
     if source is None:
         section = (recipe or forecaster.recipe).graph
@@ -89,7 +96,7 @@ def evaluate(
     own = score(copy.deepcopy(forecaster.model), data, "test")
     return {
         "protocol": protocol(data) if source is None else f"new data; {protocol(data)}",
-        "data": source or forecaster.recipe.source_name,
+        "data": _text(source) if source else forecaster.recipe.source_name,
         "metrics": {"test": own, "baselines": data.baselines("test")},
         "notices": list(data.notices),
     }
@@ -116,6 +123,7 @@ def predict(
         top: destinations to name for each source.
     """
     assert isinstance(forecaster, GraphForecaster)
+    _on_cpu(device)
     return graph_context.predict(
         forecaster.model, context(forecaster, source, at), sources=sources, top=top
     )
@@ -206,10 +214,12 @@ class GraphTask:
     Attributes:
         recipe: every number in it stated.
         data: as read and divided.
+        told: what the data decide instead of the recipe.
     """
 
     recipe: Recipe
     data: GraphData
+    told: tuple[str, ...] = ()
 
     @property
     def spec(self) -> EventSpec:
@@ -229,7 +239,7 @@ class GraphTask:
     @property
     def notices(self) -> tuple[str, ...]:
         """Give sentences for the user."""
-        return self.data.notices
+        return (*self.data.notices, *self.told)
 
     def stated(self, **train: Any) -> GraphTask:
         """Return the task with fields of the recipe's training section set."""
@@ -291,6 +301,30 @@ class GraphTask:
 
     def example(self) -> None:
         """Give nothing: the registry shows tables of series alone."""
+
+
+def _on_cpu(device: str) -> None:
+    device_for(device, "graph")
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"Forecasts of graphs are made on the CPU, not on {device}.", hint="Leave out --device."
+        )
+
+
+def _told(resolved: Recipe, data: GraphData) -> tuple[str, ...]:
+    """Say which settings the data decide instead of the recipe."""
+    notices: list[str] = []
+    size, window = data.batch_size, resolved.window
+    if size is not None and resolved.train.batch_size != size:
+        notices.append(
+            f"A step of training has {size} queries, as data.queries has them, or one time; "
+            f"train.batch_size = {resolved.train.batch_size} is not asked."
+        )
+    if window.horizon is not None and window.horizon != data.spec.horizon:
+        notices.append(
+            f"The task {data.spec.task} looks {data.spec.horizon} ahead, not {window.horizon}."
+        )
+    return tuple(notices)
 
 
 def _text(source: str | tuple[str, ...]) -> str:

@@ -56,7 +56,7 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 def evaluate(
     forecaster: AnyForecaster,
-    source: str | None,
+    source: str | tuple[str, ...] | None,
     device: str,
     recipe: Recipe | None = None,
     *,
@@ -87,7 +87,7 @@ def evaluate(
     scores = score(copy.deepcopy(forecaster.model).to(place), data, "test")
     return {
         "protocol": data.section.protocol if source is None else "every window of the file",
-        "data": source or forecaster.recipe.source_name,
+        "data": _text(source) if source else forecaster.recipe.source_name,
         "metrics": {"test": scores.pop("model"), "baselines": scores},
         "notices": list(data.notices),
     }
@@ -120,6 +120,8 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
         start = stop - plan.step - plan.gap - validation - first if plan.rolling else 0
         divided = resolved.replace(
             "data",
+            # What lies before a window is known when it begins.
+            inside=False,
             split=(0, validation, plan.step),
             gap=plan.gap,
             first=str(grid.times[start]),

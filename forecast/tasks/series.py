@@ -19,6 +19,7 @@ from forecast.data import loading, tables
 from forecast.data.known import Split
 from forecast.data.loading import SeriesData
 from forecast.data.time_formats import shown
+from forecast.errors import UsageError
 from forecast.loop import Fitted
 from forecast.models import MODELS, replay, unread_covariates
 from forecast.recipe import Recipe
@@ -76,7 +77,7 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 def evaluate(
     forecaster: AnyForecaster,
-    source: str | None,
+    source: str | tuple[str, ...] | None,
     device: str,
     recipe: Recipe | None = None,
     *,
@@ -84,6 +85,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a forecaster of series."""
     assert isinstance(forecaster, Forecaster)
+    if isinstance(source, tuple):
+        raise UsageError(
+            f"{len(source)} tables are scored one by one.", hint="Name one file: forecast evaluate"
+        )
     section = recipe.table if recipe else None
     return evaluation.evaluate(forecaster, source, device, section=section, cold=cold)
 

@@ -64,14 +64,22 @@ class Group:
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def best_baseline(self, metric: str) -> tuple[str, float] | None:
-        """Name the baseline with the smallest figure, such as `test_mse`, of the newest run."""
+    def best_baseline(self, metric: str, *, more: bool = False) -> tuple[str, float] | None:
+        """Name the baseline with the best figure, such as `test_mse`, of the newest run.
+
+        Args:
+            metric: the figure.
+            more: it is the better the larger it is.
+        """
         found = [
             (value, name.removesuffix(f"_{metric}"))
             for name, value in self.runs[0].metrics.items()
             if name.endswith(f"_{metric}")
         ]
-        return (min(found)[1], min(found)[0]) if found else None
+        if not found:
+            return None
+        value, name = (max if more else min)(found)
+        return name, value
 
 
 def tracked_runs(
@@ -111,6 +119,8 @@ def tracked_runs(
             )
             for one in entities
         ]
+    # A trial of a tuning has a few settings alone, and is compared by `tune`.
+    runs = [run for run in runs if run.params.get("window.lookback")]
     for name in names:
         if not any(run.run_id.startswith(name) or run.name.startswith(name) for run in runs):
             raise NotFoundError(

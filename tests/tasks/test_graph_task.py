@@ -130,3 +130,34 @@ def test_the_history_is_held_to_its_hash(tmp_path):
     history.write_bytes(history.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"history\.parquet"):
         artefact.load(trained.artefact)
+
+
+def test_values_of_one_step_start_from_the_rule_and_are_kept(tmp_path):
+    # The start of the weights is the pooled rule itself, whose tensor is kept beside them.
+    random = np.random.default_rng(0)
+    names = ["a", "b", "c"]
+    values = pl.DataFrame({name: 50 + random.normal(size=200) for name in names})
+    readings = write(values, tmp_path / "v.csv")
+    edges = write(
+        pl.DataFrame({"src": ["a", "b"], "dst": ["b", "c"], "weight": [1.0, 1.0]}),
+        tmp_path / "e.csv",
+    )
+    path = tmp_path / "one.toml"
+    path.write_text(
+        f'[data]\nsource = ["{readings.name}", "{edges.name}"]\ntask = "sensor"\n'
+        "split = [140, 20, 40]\n[window]\nlookback = 6\nhorizon = 1\n"
+        "[train]\nepochs = 1\nthreads = 1\n"
+    )
+    trained = training.train(recipe.load(path))
+    loaded = artefact.load(trained.artefact)
+    assert tasks.evaluate(loaded)["metrics"]["test"] == trained.metrics["test"]
+    whole = tasks.evaluate(loaded, (str(readings), str(edges)))
+    assert whole["metrics"]["test"]["windows"] == 200 - 6
+    again = training.train(recipe.load(path), init=trained.artefact)
+    assert again.metrics["test"]["mae"] > 0
+    with pytest.raises(UsageError, match="a forecaster of graph, and"):
+        training.train(recipe.load("metro-traffic"), init=trained.artefact)
+    with pytest.raises(UsageError, match="does not do the task 'link'"):
+        training.train(
+            recipe.load(write(events(), tmp_path / "ev.csv"), model="todyformer-sensors")
+        )

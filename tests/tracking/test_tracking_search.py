@@ -39,8 +39,8 @@ def test_runs_come_from_the_store_by_name_and_unknown_ones_are_named(tmp_path, m
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name, status in (("one", "FINISHED"), ("two", "FINISHED"), ("three", "FAILED")):
         made = Run.start(
-            experiment="forecast", name=name, params={"train.seed": 1}, tags={}, datasets=[],
-            folder=tmp_path,
+            experiment="forecast", name=name, params={"train.seed": 1, "window.lookback": 96},
+            tags={}, datasets=[], folder=tmp_path,
         )  # fmt: skip
         made.log({"test_mse": 0.25}, step=0)
         made.finish(status)
