@@ -1,5 +1,7 @@
 """Ray Data: the rows of each part shuffled to one block, each block forecast by a task."""
 
+# pyright: reportMissingImports=false
+# An extra: it is checked as far as it is installed.
 from __future__ import annotations
 
 import logging

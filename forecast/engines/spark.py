@@ -1,5 +1,7 @@
 """Spark: the rows of each part repartitioned to one place, each place forecast as Arrow."""
 
+# pyright: reportMissingImports=false
+# An extra: it is checked as far as it is installed.
 from __future__ import annotations
 
 from collections.abc import Iterator
