@@ -85,6 +85,19 @@ def test_a_choice_that_breaks_training_is_a_bad_choice_and_no_error(tmp_path):
     )
 
 
+def test_the_recipe_itself_is_the_first_trial_wherever_its_values_lie(tmp_path):
+    # Neither 0.2 nor 32 is in the ranges asked for.
+    own = resolved(table(tmp_path / "a.csv"), "train.learning_rate=0.2", "train.batch_size=32")
+    found = tuning.tune(own, SEARCH, trials=1)
+    assert found.settings == {"train.learning_rate": 0.2, "train.batch_size": 32}
+    assert found.default_loss == found.loss
+
+
+def test_no_time_for_a_trial_is_said(tmp_path):
+    with pytest.raises(UsageError, match="No trial was completed"):
+        tuning.tune(resolved(table(tmp_path / "a.csv")), SEARCH, trials=3, seconds=0)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

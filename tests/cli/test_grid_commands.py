@@ -65,6 +65,8 @@ def test_forecasts_go_to_a_file_or_to_a_folder(forecast, artefact):
     ("arguments", "code", "words"),
     [
         (("a.nc",), 2, "does not go to standard output"),
+        (("a.nc", "--out", "a.nc"), 2, "would overwrite it"),
+        (("a.nc", "--out", "f.nc", "--top-k", "3"), 2, "--top-k is for graphs"),
         (("a.nc", "--out", "f.csv"), 2, "written as .nc, .zarr, .h5, not .csv"),
         (("a.nc", "--out", "f.nc", "--level", "90"), 2, "--level is for tables"),
         (("celsius.nc", "--out", "f.nc"), 3, "'t2m' is in degC"),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from forecast.errors import NotFoundError
+from forecast.evaluation import more_is_better
 from forecast.tracking import Run, TrackedRun, grouped, tracked_runs
 
 
@@ -32,6 +33,12 @@ def test_repeats_are_one_row_and_other_settings_another():
     assert dict(second.differing) == {"train.epochs": "9"}
     assert second.spread("test_mse") is None
     assert first.best_baseline("test_mse") == ("ridge", 0.4)
+    # Of a figure that is better the larger it is, the largest.
+    assert first.best_baseline("test_mse", more=True) == ("mean", 1.1)
+    large = {"test_mrr": True, "recency_test_hits_at_10": True, "test_area_acc_t2m": True}
+    small = {"test_mse": False, "ridge_test_mae": False, "test_area_rmse_t2m": False}
+    for name, more in (large | small).items():
+        assert more_is_better(name) == more, name
 
 
 def test_runs_come_from_the_store_by_name_and_unknown_ones_are_named(tmp_path, monkeypatch):
