@@ -164,20 +164,13 @@ def predict(
     from forecast.device import set_threads
     from forecast.errors import PartialError, UsageError, nearest
     from forecast.intervals import METHODS
+    from forecast.tasks import graphs
 
     if intervals not in METHODS:
         raise UsageError(
             f"Intervals cannot be calibrated by {intervals!r}.", hint=nearest(intervals, METHODS)
         )
     inputs = inputs or []
-    if engine is not None:
-        predicting.on_engine(
-            engine, model, inputs, files.required(out), level, places_apart, as_json
-        )
-        return
-    forecaster = prediction.load(model)
-    set_threads(forecaster.recipe.train.threads)
-    kind = forecaster.spec.kind
     given = {
         "--date-format": date_format,
         "--timezone": timezone,
@@ -191,6 +184,19 @@ def predict(
         "--source": ask,
         "--top-k": None if top == _TOP else top,
     }
+    if engine is not None:
+        unread = [name for name, value in given.items() if value is not None and name != "--level"]
+        if unread:
+            raise UsageError(
+                f"{unread[0]} does not go with --engine.", hint=f"Leave {unread[0]} out."
+            )
+        predicting.on_engine(
+            engine, model, inputs, files.required(out), level, places_apart, as_json
+        )
+        return
+    forecaster = prediction.load(model)
+    set_threads(forecaster.recipe.train.threads)
+    kind = forecaster.spec.kind
     of_graphs = ("--at", "--source", "--top-k")
     for name, value in given.items():
         if value is not None and kind != ("graph" if name in of_graphs else "series"):
@@ -200,8 +206,12 @@ def predict(
                 hint=f"Leave {name} out.",
             )
     if isinstance(forecaster, GraphForecaster):
-        if device not in ("auto", "cpu"):
-            raise UsageError("Forecasts of graphs are made on the CPU.", hint="Leave out --device.")
+        graphs.on_cpu(device)
+        if forecaster.spec.task in ("node", "sensor") and (ask or top != _TOP):
+            raise UsageError(
+                "Values are forecast of all nodes; --source and --top-k are for links and shares.",
+                hint="Leave them out.",
+            )
         predicting.graph(forecaster, model, inputs, out, at, top, ask, as_json)
         return
     if not inputs:

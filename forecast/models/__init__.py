@@ -58,6 +58,9 @@ def _baseline(title: str, model: str) -> ModelInfo:
     )
 
 
+# What both networks of graphs are trained by.
+_GRAPHS = {"optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine", "clip": 1.0}
+
 MODELS: dict[str, ModelInfo] = {
     "itransformer": ModelInfo(
         title="attention over variates, each one's window being one token",
@@ -127,15 +130,7 @@ MODELS: dict[str, ModelInfo] = {
         model="Todyformer",
         config="TodyformerConfig",
         kind="graph",
-        train={
-            "optimizer": "adamw",
-            "learning_rate": 1e-3,
-            "weight_decay": 1e-4,
-            "batch_size": 200,
-            "schedule": "cosine",
-            "clip": 1.0,
-            "epochs": 8,
-        },
+        train={**_GRAPHS, "learning_rate": 1e-3, "batch_size": 200, "epochs": 8},
     ),
     "todyformer-sensors": ModelInfo(
         title="the same for sensors whose edges stay; taken for data.task = sensor",
@@ -144,15 +139,7 @@ MODELS: dict[str, ModelInfo] = {
         model="SensorTodyformer",
         config="SensorTodyformerConfig",
         kind="graph",
-        train={
-            "optimizer": "adamw",
-            "learning_rate": 2e-3,
-            "weight_decay": 1e-4,
-            "batch_size": 32,
-            "schedule": "cosine",
-            "clip": 1.0,
-            "epochs": 10,
-        },
+        train={**_GRAPHS, "learning_rate": 2e-3, "batch_size": 32, "epochs": 10},
     ),
     "dlinear": ModelInfo(
         title="linear maps of a window's trend and remainder",

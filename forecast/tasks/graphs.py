@@ -17,7 +17,7 @@ from forecast.data import graph_context, graphs
 from forecast.data.graph_links import LinkData, ShareData
 from forecast.data.graph_section import borders
 from forecast.data.graphs import GraphData
-from forecast.device import device_for, memory_errors
+from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.recipe import Recipe
@@ -73,7 +73,7 @@ def evaluate(
     assert isinstance(forecaster, GraphForecaster)
     if cold:
         refuse_cold(forecaster)
-    _on_cpu(device)
+    on_cpu(device)
     spec = forecaster.spec
     if source is None:
         section = (recipe or forecaster.recipe).graph
@@ -123,7 +123,7 @@ def predict(
         top: destinations to name for each source.
     """
     assert isinstance(forecaster, GraphForecaster)
-    _on_cpu(device)
+    on_cpu(device)
     return graph_context.predict(
         forecaster.model, context(forecaster, source, at), sources=sources, top=top
     )
@@ -303,8 +303,12 @@ class GraphTask:
         """Give nothing: the registry shows tables of series alone."""
 
 
-def _on_cpu(device: str) -> None:
-    device_for(device, "graph")
+def on_cpu(device: str) -> None:
+    """Refuse a device other than the CPU.
+
+    Raises:
+        UsageError: another is named.
+    """
     if device not in ("auto", "cpu"):
         raise UsageError(
             f"Forecasts of graphs are made on the CPU, not on {device}.", hint="Leave out --device."
