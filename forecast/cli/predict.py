@@ -164,7 +164,6 @@ def predict(
     from forecast.device import set_threads
     from forecast.errors import PartialError, UsageError, nearest
     from forecast.intervals import METHODS
-    from forecast.tasks import graphs
 
     if intervals not in METHODS:
         raise UsageError(
@@ -206,6 +205,8 @@ def predict(
                 hint=f"Leave {name} out.",
             )
     if isinstance(forecaster, GraphForecaster):
+        from forecast.tasks import graphs
+
         graphs.on_cpu(device)
         if forecaster.spec.task in ("node", "sensor") and (ask or top != _TOP):
             raise UsageError(
