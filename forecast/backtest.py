@@ -26,11 +26,15 @@ from scipy import stats
 
 from forecast import artefact, atomic, tasks, training
 from forecast.errors import UsageError
+from forecast.evaluation import judged
 from forecast.loop import Silence, Watcher
 from forecast.models import MODELS, model_info
 from forecast.recipe import Recipe
 from forecast.tasks import Fold, Plan
 from forecast.tracking import home
+
+# What is told beside the measure by which scores are judged.
+_SECOND = {"mse": ("mae",), "mrr": ("ap",), "ndcg_at_10": ()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,29 +44,21 @@ class Row:
     Attributes:
         model: name of the model or baseline.
         baseline: it is one of the simple forecasts.
-        mse: (W,) of each window, scaled as at training.
-        mae: (W,) likewise.
-        error: standard error of the mean MSE over windows; NaN of one window.
-        p_value: of a paired t-test of its MSE against the best model's, window by window, two
+        figures: (W,) of each measure, a figure for each window.
+        error: standard error of the mean of the first measure over windows; NaN of one window.
+        p_value: of a paired t-test of that measure against the best model's, window by window, two
             sides; NaN of the best itself, and of fewer than three windows.
     """
 
     model: str
     baseline: bool
-    mse: tuple[float, ...]
-    mae: tuple[float, ...]
+    figures: dict[str, tuple[float, ...]]
     error: float
     p_value: float
 
-    @property
-    def mean_mse(self) -> float:
-        """Average the MSE over windows."""
-        return float(np.mean(self.mse))
-
-    @property
-    def mean_mae(self) -> float:
-        """Average the MAE over windows."""
-        return float(np.mean(self.mae))
+    def mean(self, measure: str) -> float:
+        """Average a measure over windows."""
+        return float(np.mean(self.figures[measure]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +68,16 @@ class Backtest:
     Attributes:
         folder: where artefacts and figures are.
         windows: (start, stop) time of each.
+        measures: what is compared, the one that decides first: `mse` and `mae`, scaled as at
+            training; of values on graphs the same in their unit; of links `mrr` and `ap`, of shares
+            `ndcg_at_10`, of which more is better.
         rows: models and baselines, the best first.
         results: figures and artefact of each model and window, by `model/window`.
     """
 
     folder: Path
     windows: tuple[tuple[str, str], ...]
+    measures: tuple[str, ...]
     rows: tuple[Row, ...]
     results: dict[str, dict[str, Any]]
 
@@ -100,7 +100,7 @@ def backtest(
         watcher: is told how it goes.
 
     Raises:
-        UsageError: two recipes are of the same model, or a window is shorter than the horizon.
+        UsageError: two recipes are of the same model, or a window has nothing to score.
         DataError: the data are too short for so many windows.
     """
     watcher = watcher or Silence()
@@ -135,11 +135,12 @@ def backtest(
                 },
             }
             _write(folder, results)
-    windows = next(iter(folds.values()))
+    windows, rows = next(iter(folds.values())), compare(results, names, plan.windows)
     return Backtest(
         folder=folder,
         windows=tuple((fold.start, fold.stop) for fold in windows),
-        rows=compare(results, names, len(windows)),
+        measures=tuple(rows[0].figures),
+        rows=rows,
         results=results,
     )
 
@@ -152,7 +153,7 @@ def models_of(kind: str) -> list[str]:
 def compare(
     results: dict[str, dict[str, Any]], names: Sequence[str], windows: int
 ) -> tuple[Row, ...]:
-    """Put the figures of all windows into rows, the best mean MSE first.
+    """Put the figures of all windows into rows, the best mean first.
 
     Args:
         results: by `model/window`, with `test` and `baselines`.
@@ -165,20 +166,21 @@ def compare(
     beside = [results[f"{names[0]}/{number}"]["baselines"] for number in range(windows)]
     simple = [name for name in beside[0] if name not in figures]
     figures |= {name: [window[name] for window in beside] for name in simple}
-    errors = {name: np.array([one["mse"] for one in own]) for name, own in figures.items()}
-    best = min(errors, key=lambda name: float(errors[name].mean()))
-    rows = [
+    first, more = judged(figures[names[0]][0])
+    measures = (first, *_SECOND[first])
+    judgements = {name: np.array([one[first] for one in own]) for name, own in figures.items()}
+    order = sorted(judgements, key=lambda name: float(judgements[name].mean()), reverse=more)
+    best = judgements[order[0]]
+    return tuple(
         Row(
             model=name,
             baseline=name in simple or model_info(name).closed_form,
-            mse=tuple(errors[name].tolist()),
-            mae=tuple(one["mae"] for one in own),
-            error=_standard_error(errors[name]),
-            p_value=_p_value(errors[name], errors[best]) if name != best else math.nan,
+            figures={measure: tuple(one[measure] for one in figures[name]) for measure in measures},
+            error=_standard_error(judgements[name]),
+            p_value=_p_value(judgements[name], best) if name != order[0] else math.nan,
         )
-        for name, own in figures.items()
-    ]
-    return tuple(sorted(rows, key=lambda row: row.mean_mse))
+        for name in order
+    )
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -192,9 +194,11 @@ def _p_value(own: np.ndarray, best: np.ndarray) -> float:
 
 
 def _short(scores: dict[str, Any]) -> dict[str, float]:
-    # Values on graphs are scored by their root.
-    mse = scores["mse"] if "mse" in scores else scores["rmse"] ** 2
-    return {"mse": mse, "mae": scores["mae"], "windows": scores["windows"]}
+    if "rmse" in scores and "mse" not in scores:
+        # Values on graphs are scored by their root.
+        scores = scores | {"mse": scores["rmse"] ** 2}
+    kept = ("mse", "mae", "windows", "mrr", "ap", "ndcg_at_10", "queries")
+    return {name: scores[name] for name in kept if name in scores}
 
 
 def _digest(folds: dict[str, list[Fold]], plan: Plan, refit: bool) -> str:

@@ -127,7 +127,7 @@ def test_errors_and_p_values_by_hand():
 
     results = {f"ridge/{n}": result(*pair) for n, pair in enumerate([(1, 2), (2, 4), (3, 6)])}
     best, other = compare(results, ["ridge"], 3)
-    assert (best.model, best.mean_mse, best.baseline) == ("ridge", 2.0, True)
+    assert (best.model, best.mean("mse"), best.baseline) == ("ridge", 2.0, True)
     # Deviation 1 over the root of 3.
     assert best.error == pytest.approx(1 / math.sqrt(3))
     assert math.isnan(best.p_value)
@@ -136,9 +136,108 @@ def test_errors_and_p_values_by_hand():
     assert other.p_value == pytest.approx(1 - t / math.sqrt(2 + t * t))
 
 
+def events(path, count=1500, poison=None):
+    """Write events of 30 sources, each with two destinations; ten at a time."""
+    random = np.random.default_rng(0)
+    source = random.integers(0, 30, count)
+    target = 100 + 2 * source + random.integers(0, 2, count)
+    if poison is not None:
+        target[poison:] = 900 + np.arange(count - poison)
+    time = np.repeat(np.arange(count // 10) * 60.0, 10)
+    pl.DataFrame({"src": source, "dst": target, "t": time}).write_csv(path)
+    return path
+
+
+def of_events(path, *settings):
+    return recipe.load(
+        path, model="todyformer", lookback=200,
+        settings=[
+            "train.epochs=1", "train.threads=1", "model.width=16", "model.heads=2",
+            "model.depth=1", "data.queries=50", *settings,
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_windows_of_links_touch_and_keep_events_of_one_time_together(tmp_path, rolling):
+    plan = Plan(windows=3, step=95, gap=15, rolling=rolling)
+    folds = tasks.folds(of_events(events(tmp_path / "a.csv")), plan)
+    # A step of 95 reaches back to the middle of ten events of one time, of which all are before
+    # the border: windows begin at 1410, 1320 and 1230. The gap of 15 likewise: 1400, 1310, 1220;
+    # before it are 15 % of the time for validation, rounded to whole instants.
+    ends, before = [1320, 1410, 1500], []
+    for fold, end in zip(folds, ends, strict=True):
+        data = tasks.open_task(fold.recipe, None, "cpu").data
+        start = end - len(data.events)
+        parts = {part: data.split.part(part) for part in ("train", "val", "test")}
+        assert start + parts["test"].stop == end
+        assert start + parts["test"].start == end - 90
+        assert start + parts["val"].stop == end - 100
+        assert parts["val"].start == parts["train"].stop
+        assert len(parts["val"]) in (220, 230)
+        before.append(parts["train"].stop)
+        assert fold.start == f"{(end - 90) // 10 * 60}"
+    assert (len(set(before)) == 1) == rolling
+
+
+def test_a_window_of_links_is_trained_and_scored_as_if_the_file_ended_with_it(tmp_path):
+    plan = Plan(windows=2, step=100)
+    whole = of_events(events(tmp_path / "a.csv", poison=1400))
+    found = backtest([whole], plan)
+    cut = pl.read_csv(tmp_path / "a.csv").head(1400)
+    cut.write_csv(tmp_path / "cut.csv")
+    split = tasks.folds(whole, plan)[0].recipe.graph.split
+    alone = of_events(tmp_path / "cut.csv", f"data.split={list(split)}")
+    metrics = training.train(alone).metrics
+    first = found.results["todyformer/0"]
+    assert first["test"]["mrr"] == metrics["test"]["mrr"]
+    assert first["baselines"]["recency"]["mrr"] == metrics["baselines"]["recency"]["mrr"]
+    again = tasks.evaluate(artefact.load(first["artefact"]))["metrics"]
+    assert again["test"]["mrr"] == first["test"]["mrr"]
+    # Destinations that nobody had before are not foreseen: the best is what has most of MRR.
+    assert found.measures == ("mrr", "ap")
+    means = [row.mean("mrr") for row in found.rows]
+    assert means == sorted(means, reverse=True)
+    assert first["test"]["mrr"] > found.results["todyformer/1"]["test"]["mrr"]
+
+
+def test_windows_of_shares_hold_the_periods_asked_for(tmp_path):
+    settings = ("data.task=affinity", "data.period=600", "data.averaged=2")
+    found = tasks.folds(of_events(events(tmp_path / "a.csv"), *settings), Plan(windows=2, step=3))
+    for fold in found:
+        windows = tasks.open_task(fold.recipe, None, "cpu").data.windows("test")
+        assert len(windows) == 3
+
+
 def test_data_too_short_for_the_windows_are_refused(tmp_path):
     with pytest.raises(DataError, match="400 rows do not hold 20 windows of 24"):
         backtest([loaded(table(tmp_path / "a.csv"))], Plan(windows=20, step=24))
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_windows_of_sensors_see_what_the_plan_says(tmp_path, rolling):
+    random = np.random.default_rng(0)
+    values = random.normal(size=(300, 3)) + 50
+    pl.DataFrame(dict(zip("xyz", values.T, strict=True))).write_csv(tmp_path / "v.csv")
+    pl.DataFrame({"src": ["x", "y"], "dst": ["y", "z"], "weight": [0.5, 0.9]}).write_csv(
+        tmp_path / "e.csv"
+    )
+    path = tmp_path / "sensors.toml"
+    path.write_text(
+        '[data]\nsource = ["v.csv", "e.csv"]\ntask = "sensor"\nsplit = [0.7, 0.1, 0.2]\n'
+        "[window]\nlookback = 6\nhorizon = 3\n[train]\nepochs = 1\nthreads = 1\n"
+    )
+    plan = Plan(windows=2, step=20, gap=4, rolling=rolling)
+    for number, fold in enumerate(tasks.folds(recipe.load(path), plan)):
+        data = tasks.open_task(fold.recipe, None, "cpu").data
+        begin = 20 * number if rolling else 0
+        # 30 steps of validation, a tenth of 300; the first window begins at 260.
+        first = 260 + 20 * number
+        assert data.origins("test").min() + begin == first
+        assert data.origins("test").max() + 3 + begin == first + 20
+        assert data.origins("val").max() + 3 + begin == first - 4
+        assert data.origins("train").max() + 3 + begin == first - 34
+        assert len(data.values) + begin == first + 20
 
 
 def test_results_are_one_document(tmp_path):

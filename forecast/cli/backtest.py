@@ -48,7 +48,11 @@ def backtest(
     ] = 4,
     step: Annotated[
         int | None,
-        typer.Option(min=1, help="Rows of a window; the horizon by default.", rich_help_panel=_HOW),
+        typer.Option(
+            min=1,
+            help="Rows, frames, events, or periods of shares in a window; the horizon by default.",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     gap: Annotated[
         int,
@@ -94,11 +98,14 @@ def backtest(
       forecast backtest etth1 --horizon 96 --windows 4 --step 720
 
       forecast backtest sales.csv --horizon 28 --model itransformer --model dlinear --rolling
+
+      forecast backtest collegemsg --windows 4 --step 2000
     """
     from forecast import recipe
     from forecast.backtest import backtest as run
     from forecast.backtest import models_of
     from forecast.cli.progress import Progress
+    from forecast.data import graph_section
     from forecast.device import Stopwatch
     from forecast.errors import UsageError
     from forecast.models import MODELS
@@ -122,6 +129,14 @@ def backtest(
     others = [first.model] if kind == "graph" else models_of(kind)
     recipes = [resolved(name) for name in model or others]
     ahead = horizon or first.window.horizon
+    if kind == "graph" and step is None:
+        task = graph_section.resolve(first.graph)[0].task
+        if task in ("link", "affinity"):
+            what = "events" if task == "link" else "periods"
+            raise UsageError(
+                f"Windows of {what} have no length of their own.",
+                hint=f"Say how many {what} each has: --step {2000 if task == 'link' else 10}",
+            )
     if step is None and ahead is None:
         raise UsageError(
             "The length of a window is open: neither --step nor a horizon is given.",
@@ -143,10 +158,8 @@ def backtest(
                 "models": {
                     row.model: {
                         "baseline": row.baseline,
-                        "mse": row.mse,
-                        "mae": row.mae,
-                        "mean_mse": row.mean_mse,
-                        "mean_mae": row.mean_mae,
+                        **row.figures,
+                        **{f"mean_{measure}": row.mean(measure) for measure in row.figures},
                         "standard_error": None if math.isnan(row.error) else row.error,
                         "p_value": None if math.isnan(row.p_value) else row.p_value,
                     }
@@ -161,25 +174,34 @@ def backtest(
     for number, (start, stop) in enumerate(found.windows, start=1):
         console.answer(f"window {number}: {start} to {stop}")
     console.answer("")
-    header = ("model", "MSE", "error", "MAE", "p", *(str(n + 1) for n in range(windows)))
+    first, *others = found.measures
+    header = (
+        "model", _shown(first), "error", *map(_shown, others), "p",
+        *(str(number + 1) for number in range(windows)),
+    )  # fmt: skip
     rows = [
         (
             f"  {row.model}" if row.baseline else row.model,
-            f"{row.mean_mse:.4g}",
+            f"{row.mean(first):.4g}",
             _figure(row.error),
-            f"{row.mean_mae:.4g}",
+            *(f"{row.mean(other):.4g}" for other in others),
             _figure(row.p_value),
-            *(f"{mse:.4g}" for mse in row.mse),
+            *(f"{one:.4g}" for one in row.figures[first]),
         )
         for row in found.rows
     ]
     console.table(header, rows, right=range(1, len(header)))
     cost = watch.read()
     console.answer(
-        "\nMSE and MAE: means over windows; error: standard error of the mean MSE; p: paired t-test"
-        f"\nagainst the first row; then the MSE of each window. Artefacts: {found.folder}"
+        f"\n{' and '.join(map(_shown, found.measures))}: means over windows; error: standard error "
+        f"of the mean {_shown(first)}; p: paired t-test\nagainst the first row; then the "
+        f"{_shown(first)} of each window. Artefacts: {found.folder}"
         f"\n{cost['cpu_seconds']:.1f} CPU-s, {cost['seconds']:.1f} s"
     )
+
+
+def _shown(measure: str) -> str:
+    return {"ndcg_at_10": "NDCG@10"}.get(measure, measure.upper())
 
 
 def _figure(value: float) -> str:

@@ -79,6 +79,24 @@ class Events:
             self, **{name: part[kept] for name, part in parts.items() if part is not None}
         )
 
+    def run(self, part: slice) -> Events:
+        """Keep a run of the events, as if the file held no others.
+
+        Nodes that none of them has are forgotten, but for those with features, which stay known.
+        """
+        inside = torch.zeros(len(self), dtype=torch.bool)
+        inside[part] = True
+        found = self.take(inside)
+        if self.node_features is not None or bool(inside.all()):
+            return found
+        there = torch.unique(torch.cat([found.src, found.dst]))
+        return replace(
+            found,
+            ids=self.ids.gather(there.numpy()),
+            src=torch.searchsorted(there, found.src),
+            dst=torch.searchsorted(there, found.dst),
+        )
+
     def codes(self, ids: pl.Series) -> Int[Tensor, " n"]:
         """Turn ids into node numbers; -1 stands for one that no event has."""
         if self.ids.dtype != ids.dtype:

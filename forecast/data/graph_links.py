@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from forecast.data import graph_pictures, link_protocol
 from forecast.data.event_batches import AffinityBatches, LinkBatches, link_batches
 from forecast.data.event_history import FACTS
 from forecast.data.events import Events
-from forecast.data.graph_section import GraphSection, digest_of, quantiles
+from forecast.data.graph_section import GraphSection, digest_of, division
 from forecast.data.link_protocol import Split
 from forecast.errors import DataError, UsageError
 from forecast.graph_metrics import LinkSums, ShareSums
@@ -60,6 +61,19 @@ class EventData:
     def columns(self) -> tuple[str, ...]:
         """Name what is forecast."""
         return (self.spec.task,)
+
+    def moved(self, number: int) -> int:
+        """Move a border between events forward until all of one time are before it."""
+        return link_protocol.whole(self.events.time, number)
+
+    def moment(self, number: int) -> str:
+        """Tell the time of an event."""
+        time = float(self.events.time[number])
+        return (
+            f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
+            if self.events.dated
+            else f"{time:.15g}"
+        )
 
     def inputs(self) -> dict[str, Tensor]:
         """Give what the model's class takes beside its config and the spec."""
@@ -120,6 +134,10 @@ class LinkData(EventData):
             weights=self.events.weight is not None,
         )
 
+    def before(self, border: int, count: int) -> int:
+        """Find the border that lies so many events before another."""
+        return self.moved(border - count)
+
     def sums(self) -> LinkSums:
         """Make an accumulator of the ranks of true links."""
         return LinkSums()
@@ -160,6 +178,16 @@ class ShareData(EventData):
             candidates=torch.unique(self.events.dst[: self.split.train or None]),
             averaged=section.averaged,
         )
+
+    def before(self, border: int, count: int) -> int:
+        """Find the border so many periods before another; those between are wholly inside."""
+        if border <= 0:
+            return 0
+        time = self.events.time
+        first = float(time[border - 1]) - count * self.section.period
+        # The last event that is early enough, and all of its time.
+        number = int(torch.searchsorted(time, first, right=True))
+        return int(torch.searchsorted(time, time[number - 1])) if number else 0
 
     def sums(self) -> ShareSums:
         """Make an accumulator of how well destinations are put in order."""
@@ -211,7 +239,10 @@ def build(
         )
     if spec is None:
         split = link_protocol.split(
-            events, quantiles=quantiles(section), inductive=section.inductive
+            events,
+            division=division(section),
+            gap=section.gap,
+            inductive=section.inductive,
         )
     else:
         split = _everything(events, section, first)
@@ -327,4 +358,4 @@ def _everything(events: Events, section: GraphSection, first: int) -> Split:
     past = section.averaged * section.period if section.task == "affinity" else 0.0
     first = max(first, int(torch.searchsorted(time, float(time[0]) + past, right=True)))
     nothing = torch.zeros(0, dtype=torch.bool)
-    return Split(train=first, val=first, end=len(time), unseen=nothing, kept=nothing)
+    return Split(train=first, val=first, test=first, end=len(time), unseen=nothing, kept=nothing)

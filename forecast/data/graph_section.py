@@ -21,7 +21,7 @@ from forecast.data.events import Events
 from forecast.data.files import data_root
 from forecast.data.known import Split
 from forecast.data.known_graphs import SETS, GraphDataset
-from forecast.errors import NotFoundError, UsageError
+from forecast.errors import DataError, NotFoundError, UsageError
 
 GRAPHS: dict[str, GraphDataset] = {one.name: one for one in SETS}
 
@@ -40,7 +40,12 @@ class GraphSection:
             `auto` takes `sensor` of two files, `node` of JSON, and else `link`.
         columns: names of the columns for `src`, `dst`, `t`, `weight`, `label`, where they differ.
         nodes: a table of features of nodes by `id`.
-        split: fractions of the time, or counts of steps, for train, validation and test.
+        split: fractions of the time, or counts of events or steps, for train, validation and
+            test, events of one time staying together; a train count of 0 takes all before the
+            other two, which end where the data do.
+        gap: events or steps between validation and test that neither part has.
+        leave_out: events or steps at the end that are not used at all.
+        keep: events or steps that are used, the last of those left; None uses all.
         inductive: share of the nodes seen after training that training must not meet.
         unit: seconds in a unit of time.
         queries: events asked about together, from what was known before the first of them: a part
@@ -61,6 +66,9 @@ class GraphSection:
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     nodes: str = ""
     split: tuple[int, int, int] | tuple[float, float, float] = (0.7, 0.15, 0.15)
+    gap: Annotated[int, Field(ge=0)] = 0
+    leave_out: Annotated[int, Field(ge=0)] = 0
+    keep: Annotated[int, Field(ge=1)] | None = None
     inductive: Annotated[float, Field(ge=0, lt=1)] = 0.0
     unit: Annotated[float, Field(gt=0)] = 1.0
     queries: Annotated[int, Field(ge=1)] = 200
@@ -162,23 +170,28 @@ def borders(section: GraphSection, steps: int) -> tuple[int, int, int]:
     Raises:
         DataError: a part would be empty.
     """
+    return division(section).borders(steps, section.gap)
+
+
+def division(section: GraphSection) -> Split:
+    """Give the split as it is stated."""
     train, val, test = section.split
-    return Split(train=train, val=val, test=test).borders(steps)
+    return Split(train=train, val=val, test=test)
 
 
-def quantiles(section: GraphSection) -> tuple[float, float]:
-    """Give the quantiles of time at which validation and test begin.
+def used(section: GraphSection, count: int) -> slice:
+    """Tell which of so many events or steps are used.
 
     Raises:
-        UsageError: the split is by counts, which a time has not.
+        DataError: none is left.
     """
-    train, val, test = section.split
-    if isinstance(train, int):
-        raise UsageError(
-            f"Events are split by time, and data.split = [{train}, {val}, {test}] counts.",
-            hint="Give fractions: --set data.split=[0.7, 0.15, 0.15]",
+    stop = count - section.leave_out
+    if stop <= 0:
+        raise DataError(
+            f"Of {count:,} events or steps data.leave_out = {section.leave_out:,} leaves none.",
+            hint="Leave out fewer.",
         )
-    return train, train + val
+    return slice(max(0, stop - section.keep) if section.keep else 0, stop)
 
 
 def digest_of(parts: Iterable[Tensor | None]) -> str:

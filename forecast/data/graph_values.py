@@ -73,10 +73,25 @@ class ValueData(ABC):
         """Name the nodes."""
         return self.ids
 
+    def before(self, border: int, count: int) -> int:
+        """Find the border that lies so many steps before another."""
+        return border - count
+
+    def moved(self, number: int) -> int:
+        """Leave a border where it is: no two steps have one time."""
+        return number
+
+    def moment(self, number: int) -> str:
+        """Tell the time of a step."""
+        return f"step {number}" if self.times is None else f"{self.times[number]}"
+
     def origins(self, part: str) -> Int[Tensor, " n"]:
         """List the first steps of all horizons that lie wholly inside a part."""
         number = _PARTS.index(part)
-        first = max(self.ends[number - 1] if number else 0, self.spec.lookback)
+        first = self.ends[number - 1] if number else 0
+        if part == "test":
+            first += self.section.gap
+        first = max(first, self.spec.lookback)
         return torch.arange(first, max(first, self.ends[number] - self.spec.horizon + 1))
 
     def series(self, part: str) -> Windows:

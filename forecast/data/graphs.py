@@ -20,7 +20,7 @@ from forecast.batch import EventSpec
 from forecast.data import events as event_files
 from forecast.data import graph_links, graph_values, temporal_graphs
 from forecast.data.graph_links import LinkData, ShareData
-from forecast.data.graph_section import GRAPHS, GraphSection, read_events, resolve
+from forecast.data.graph_section import GRAPHS, GraphSection, read_events, resolve, used
 from forecast.data.graph_values import NodeData, SensorData
 from forecast.data.temporal_graphs import SensorGraph, Snapshots
 from forecast.errors import DataError, UsageError
@@ -60,9 +60,12 @@ def load(
     section, paths = resolve(section)
     if section.task in ("link", "affinity"):
         window = lookback or (known.lookback if known else _EVENTS)
-        return graph_links.build(read_events(paths[0], section), section, lookback=window)
+        events = read_events(paths[0], section)
+        events = events.run(used(section, len(events)))
+        return graph_links.build(events, section, lookback=window)
+    graph = _read_values(paths, section)
     return graph_values.build(
-        _read_values(paths, section),
+        graph.run(used(section, len(graph.values))),
         section,
         lookback=lookback or (known.lookback if known else _STEPS),
         horizon=horizon or (known.horizon if known else 1),

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from forecast.data.events import Events
+from forecast.data.known import Split as Division
 from forecast.errors import DataError
 
 RANK_SEED, PAIR_SEED = 20, 21
@@ -34,14 +35,16 @@ class Split:
 
     Attributes:
         train: one past the last training event.
-        val: one past the last validation event; the test part is behind it.
-        end: E.
+        val: one past the last validation event.
+        test: the first test event.
+        end: one past the last test event.
         unseen: nodes kept out of training, to ask about nodes that a model never met.
         kept: training events without an unseen node.
     """
 
     train: int
     val: int
+    test: int
     end: int
     unseen: Bool[Tensor, " N"]
     kept: Bool[Tensor, " E"]
@@ -49,32 +52,46 @@ class Split:
     def part(self, name: str) -> range:
         """Give the numbers of the events of `train`, `val` or `test`."""
         starts = {"train": (0, self.train), "val": (self.train, self.val)}
-        return range(*starts.get(name, (self.val, self.end)))
+        return range(*starts.get(name, (self.test, self.end)))
 
 
 def split(
     events: Events,
     *,
-    quantiles: tuple[float, float] = (0.7, 0.85),
+    division: Division | None = None,
+    gap: int = 0,
     inductive: float = 0.0,
     seed: int = 2020,
 ) -> Split:
-    """Split events by quantiles of time, an event at a quantile belonging before it.
+    """Split events in time; all of one time are in one part, the earlier.
 
     Args:
         events: the events.
-        quantiles: of the times, where validation and test begin.
-        inductive: share of the nodes seen after the first quantile that training must not meet.
+        division: fractions, taken as quantiles of the times, or numbers of events; by default
+            0.7, 0.15 and 0.15.
+        gap: events between validation and test that neither has, at the cost of validation where
+            the division is by fractions.
+        inductive: share of the nodes seen after training that it must not meet.
         seed: of that choice.
 
     Raises:
         DataError: a part is empty.
     """
     time = events.time.numpy()
-    first, second = (int(np.searchsorted(time, q, "right")) for q in np.quantile(time, quantiles))
-    if not 0 < first < second < len(time):
+    division = division or Division(train=0.7, val=0.15, test=0.15)
+    if isinstance(division.train, int):
+        first, second, end = division.borders(len(time), gap)
+        first, second, test, end = (
+            whole(events.time, number) for number in (first, second, second + gap, end)
+        )
+    else:
+        marks = np.quantile(time, (division.train, division.train + division.val))
+        first, test = (int(np.searchsorted(time, mark, "right")) for mark in marks)
+        second, end = whole(events.time, test - gap), len(time)
+    if not 0 < first < second <= test < end:
+        between = f" with a gap of {gap:,}" if gap else ""
         raise DataError(
-            f"{len(time)} events do not divide into three parts at quantiles {quantiles}.",
+            f"{len(time):,} events do not divide into three parts of {division}{between}.",
             hint="Bring more events at more different times.",
         )
     unseen = torch.zeros(events.nodes, dtype=torch.bool)
@@ -84,7 +101,12 @@ def split(
         unseen[torch.from_numpy(drawn)] = True
     kept = ~(unseen[events.src] | unseen[events.dst])
     kept[first:] = False
-    return Split(train=first, val=second, end=len(time), unseen=unseen, kept=kept)
+    return Split(train=first, val=second, test=test, end=end, unseen=unseen, kept=kept)
+
+
+def whole(time: Float[Tensor, " E"], number: int) -> int:
+    """Move a border between events forward until all of one time are before it."""
+    return int(torch.searchsorted(time, time[number - 1], right=True)) if number > 0 else 0
 
 
 def mix(word: np.ndarray) -> np.ndarray:

@@ -46,6 +46,19 @@ class Snapshots:
     offsets: Int[Tensor, " S1"]
     notices: tuple[str, ...] = ()
 
+    def run(self, part: slice) -> Snapshots:
+        """Keep a run of the steps."""
+        offsets = self.offsets[part.start : part.stop + 1]
+        edges = slice(int(offsets[0]), int(offsets[-1]))
+        return replace(
+            self,
+            values=self.values[part],
+            src=self.src[edges],
+            dst=self.dst[edges],
+            weight=self.weight[edges],
+            offsets=offsets - offsets[0],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SensorGraph:
@@ -68,6 +81,14 @@ class SensorGraph:
     weight: Float[Tensor, " e"]
     times: pl.Series | None = None
     notices: tuple[str, ...] = ()
+
+    def run(self, part: slice) -> SensorGraph:
+        """Keep a run of the steps."""
+        return replace(
+            self,
+            values=self.values[part],
+            times=None if self.times is None else self.times[part],
+        )
 
 
 def read_triple(path: str | Path) -> Events:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from forecast.artefact import AnyForecaster, GraphForecaster
 from forecast.batch import Batches, EventSpec
 from forecast.data import graph_context, graphs
 from forecast.data.graph_links import LinkData, ShareData
-from forecast.data.graph_section import borders
 from forecast.data.graphs import GraphData
 from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
@@ -144,38 +144,41 @@ def context(
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
-    """Divide the steps of values anew for each window.
+    """Divide events, periods of shares or steps of values anew for each window.
 
-    Raises:
-        UsageError: events are asked about, which are divided by fractions of time, or the plan asks
-            for what steps are not divided by.
+    What lies behind a window is left out, as if the data ended with it.
     """
-    section = resolved.graph
-    data = graphs.load(section, lookback=resolved.window.lookback, horizon=resolved.window.horizon)
+    data = graphs.load(
+        resolved.graph, lookback=resolved.window.lookback, horizon=resolved.window.horizon
+    )
+    what = {"link": "events", "affinity": "periods"}.get(data.spec.task, "steps")
     if isinstance(data, LinkData | ShareData):
-        raise UsageError(
-            "Events are divided by fractions of their time, and have no windows of steps to be "
-            "tested on one after the other.",
-            hint="Score one part: forecast train, with --set data.split=[0.6, 0.2, 0.2], say.",
-        )
-    if plan.rolling or plan.gap:
-        raise UsageError(
-            "Values on graphs are backtested on all steps before a window, and without a gap.",
-            hint="Leave out --rolling and --gap.",
-        )
-    train_end, val_end, _ = borders(section, data.rows)
-    validation = val_end - train_end
-    first = data.rows - plan.windows * plan.step - validation
-    if first <= 0:
-        raise too_short(data.rows, "steps", plan, validation)
+        validation = len(data.split.part("val"))
+    else:
+        validation = data.ends[1] - data.ends[0]
+    stops = [data.rows]
+    for _ in range(plan.windows):
+        stops.append(data.before(stops[-1], plan.step))
+    borders: list[tuple[int, int, int, int]] = []
+    for stop, start in itertools.pairwise(stops):
+        known = data.before(start, plan.gap) if plan.gap else start
+        begin = data.moved(known - validation)
+        if begin <= 0:
+            raise too_short(data.rows, "events" if what == "periods" else what, plan, validation)
+        borders.append((begin, known, start, stop))
+    borders.reverse()
+    room, left_out = borders[0][0], resolved.graph.leave_out
     found: list[Fold] = []
-    for number in range(plan.windows):
-        train = first + number * plan.step
-        start = train + validation
-        divided = resolved.replace("data", split=(train, validation, plan.step))
-        found.append(
-            Fold(recipe=divided, start=f"step {start}", stop=f"step {start + plan.step - 1}")
+    for begin, known, start, stop in borders:
+        first = data.moved(begin - room) if plan.rolling else 0
+        divided = resolved.replace(
+            "data",
+            split=(begin - first if plan.rolling else 0, known - begin, stop - start),
+            gap=start - known,
+            leave_out=left_out + data.rows - stop,
+            keep=stop - first if plan.rolling else None,
         )
+        found.append(Fold(recipe=divided, start=data.moment(start), stop=data.moment(stop - 1)))
     return found
 
 

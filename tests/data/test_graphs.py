@@ -314,7 +314,7 @@ def test_each_kind_of_graph_has_a_picture(tmp_path):
         ({}, UsageError, "does not say which data"),
         ({"source": "nowhere.csv"}, NotFoundError, "no file 'nowhere.csv'"),
         ({"source": "events.csv", "task": "sensor"}, UsageError, "does not go with 1 files"),
-        ({"source": "events.csv", "split": (10, 5, 5)}, UsageError, "split by time"),
+        ({"source": "events.csv", "leave_out": 10**6}, DataError, "leaves none"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(tmp_path, monkeypatch, section, error, words):
