@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from forecast import atomic
+from forecast.distributed import Team
 from forecast.errors import DataError, UsageError
 from forecast.optimizer import Adam
 
@@ -64,11 +65,15 @@ class Checkpoint:
         model: nn.Module,
         optimizer: Adam,
         best: dict[str, Tensor],
+        team: Team,
     ) -> None:
-        """Write everything atomically."""
+        """Write everything atomically, in process 0; what is in parts is brought together first."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in best.items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.state_dict().items()}
+        tensors = team.collected(tensors)
+        if team.rank:
+            return
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -84,7 +89,7 @@ class Checkpoint:
         atomic.write_bytes(self.path, save(tensors, metadata=header))
 
     def restore(
-        self, model: nn.Module, optimizer: Adam
+        self, model: nn.Module, optimizer: Adam, team: Team
     ) -> tuple[Progress, dict[str, Tensor]] | None:
         """Put model, optimizer and random generator back, if there is a checkpoint.
 
@@ -115,12 +120,13 @@ class Checkpoint:
                     "going on would not give the weights of either.",
                     hint="Resume with what it was started with, or train again without --resume.",
                 )
-        model.load_state_dict(_under("model.", tensors))
-        optimizer.load_state_dict(_under("optimizer.", tensors))
+        own, moments = model.state_dict(), optimizer.state_dict()
+        model.load_state_dict(team.parted(_under("model.", tensors), own))
+        optimizer.load_state_dict(team.parted(_under("optimizer.", tensors), moments))
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
-        return Progress(**stored), _under("best.", tensors)
+        return Progress(**stored), team.parted(_under("best.", tensors), own)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

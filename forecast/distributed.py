@@ -3,18 +3,22 @@
 `torchrun` starts them and says in the environment how many there are. Each takes its share of every
 batch; sums of losses and gradients are over all shares, so that a step is the one that a single
 process would make of the whole batch, up to the order of additions.
+
+`Processes` hold the model whole each, and add up its gradients. In `forecast.sharded` they hold it
+in parts.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from forecast.errors import ForecastError, UsageError
 
@@ -39,6 +43,34 @@ class Team(Protocol):
         """Tell how many they are."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """Tell whether each process has all weights, and can write them down by itself."""
+        ...
+
+    @property
+    def factor(self) -> float:
+        """Tell by what gradients are divided on their way, for losses to make up for."""
+        ...
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """Give what is trained in the place of a model."""
+        ...
+
+    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Bring the parts of tensors together, in all processes."""
+        ...
+
+    def parted(
+        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Take this process's part of each tensor, as it has one of another of that name."""
+        ...
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Tell of a lost process in the place of the error that its absence makes."""
+        ...
+
     def share(self, index: Tensor) -> tuple[Tensor, float]:
         """Give this process's part of a batch's windows, and what its loss counts: 0 or 1."""
         ...
@@ -60,7 +92,31 @@ class Team(Protocol):
         ...
 
 
-class Alone:
+class _Whole:
+    """Hold all weights: nothing is spread and nothing need be collected."""
+
+    whole, factor = True, 1.0
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """Train the model itself."""
+        return model
+
+    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors, which are whole."""
+        return dict(tensors)
+
+    def parted(
+        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the tensors, which stay whole."""
+        return dict(tensors)
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Do nothing: whoever is lost is missed where sums are taken."""
+        return nullcontext()
+
+
+class Alone(_Whole):
     """Be the only process: nothing is shared and nothing is added."""
 
     rank, size = 0, 1
@@ -84,19 +140,22 @@ class Alone:
         return cast(Item, value)
 
 
-class Processes:
+class Processes(_Whole):
     """Be one of several processes, joined by gloo on CPUs and by NCCL on GPUs."""
+
+    # What each of them can still write down when another is lost.
+    saved = "step"
 
     def __init__(self, device: torch.device) -> None:
         if not distributed.is_initialized():
-            _guarded(
+            self._guarded(
                 lambda: distributed.init_process_group(
                     "nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE
                 )
             )
         self.rank = distributed.get_rank()
         self.size = distributed.get_world_size()
-        self._device = device
+        self.device = device
 
     def share(self, index: Tensor) -> tuple[Tensor, float]:
         """Take every `size`-th window; where there is none left, the first, counting nothing."""
@@ -113,7 +172,7 @@ class Processes:
     def total(self, sums: Tensor) -> Tensor:
         """Add up a small tensor over all processes."""
         sums = sums.clone()
-        _add_up(sums)
+        self._add_up(sums)
         return sums
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -135,16 +194,36 @@ class Processes:
     def told(self, value: Item | None) -> Item:
         """Hear a value from process 0."""
         box: list[Any] = [value]
-        _guarded(lambda: distributed.broadcast_object_list(box, 0, device=self._device))
+        self._guarded(lambda: distributed.broadcast_object_list(box, 0, device=self.device))
         return box[0]
 
     def _add(self, gradients: list[Tensor]) -> None:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        _add_up(flat)
+        self._add_up(flat)
         for gradient, part in zip(
             gradients, flat.split([one.numel() for one in gradients]), strict=True
         ):
             gradient.copy_(part.view_as(gradient))
+
+    def _add_up(self, tensor: Tensor) -> None:
+        def call() -> None:
+            distributed.all_reduce(tensor)
+
+        self._guarded(call)
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except (RuntimeError, OSError) as error:
+            raise self.lost(error) from error
+
+    def lost(self, error: Exception) -> Lost:
+        """Say of an error what has brought it about."""
+        return Lost(
+            "Another process of this job has ended, and the training with it: "
+            f"{str(error).splitlines()[0]}",
+            hint=f"The run is saved up to its last {self.saved}: start it again with --resume.",
+        )
 
 
 class Lost(ForecastError):  # noqa: N818 - it is no error of this process
@@ -152,13 +231,22 @@ class Lost(ForecastError):  # noqa: N818 - it is no error of this process
 
 
 @contextmanager
-def joined(device: torch.device) -> Generator[Team]:
-    """Join the processes that `torchrun` has started, if it has, and leave them at the end."""
+def joined(device: torch.device, *, shard: bool = False) -> Generator[Team]:
+    """Join the processes that `torchrun` has started, if it has, and leave them at the end.
+
+    Args:
+        device: of this process.
+        shard: let each process hold a part of the weights only.
+    """
     if size() == 1:
         yield Alone()
         return
     try:
-        yield Processes(device)
+        if shard:
+            # Half a second of import that others have no use for.
+            yield cast(Team, importlib.import_module("forecast.sharded").Shards(device))
+        else:
+            yield Processes(device)
     finally:
         # Of one that is lost there is nobody left to say good-bye to.
         with suppress(RuntimeError):
@@ -192,21 +280,3 @@ def device_of(device: torch.device) -> torch.device:
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
-
-
-def _add_up(tensor: Tensor) -> None:
-    def call() -> None:
-        distributed.all_reduce(tensor)
-
-    _guarded(call)
-
-
-def _guarded(call: Callable[[], object]) -> None:
-    try:
-        call()
-    except (RuntimeError, OSError) as error:
-        raise Lost(
-            "Another process of this job has ended, and the training with it: "
-            f"{str(error).splitlines()[0]}",
-            hint="The run is saved up to its last step: start it again with --resume.",
-        ) from error

@@ -116,19 +116,21 @@ def fit(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; everything up to the last step is saved.
-        Lost: another process has ended; everything up to the last step is saved.
+        Lost: another process has ended; everything up to the last step is saved, or where each
+            had a part of the weights, up to the last checkpoint.
         UsageError: the loss is no longer finite, or memory ran out.
     """
     watcher, team = watcher or Silence(), team or Alone()
     device = train.device
     precision = choose_precision(section.precision, device)
+    given, model = model, team.spread(model)
     optimizer = Adam(
         model.parameters(),
         weight_decay=section.weight_decay,
         decoupled=section.optimizer == "adamw",
     )
     progress, best = Progress(), _copy(model)
-    restored = checkpoint.restore(model, optimizer) if checkpoint else None
+    restored = checkpoint.restore(model, optimizer, team) if checkpoint else None
     if restored:
         progress, best = restored
         watcher.notice(f"Going on at epoch {progress.epoch + 1}, step {progress.step + 1}.")
@@ -150,13 +152,14 @@ def fit(
     def save() -> None:
         if progress.step:
             progress.loss_sum, progress.loss_count = losses.tolist()
-        if checkpoint and not team.rank:
-            checkpoint.save(progress, model, optimizer, best)
+        if checkpoint:
+            checkpoint.save(progress, model, optimizer, best, team)
 
     with (
         _signals() as pending,
         memory_errors("training", section.batch_size),
-        _saved_when_lost(save),
+        _saved_when_lost(save if team.whole else None),
+        team.guard(),
     ):
         while progress.epoch < section.epochs and not _exhausted(progress, section):
             model.train()
@@ -169,11 +172,15 @@ def fit(
                 batch = train.batch(own)
                 with autocast(precision, device):
                     total, count = loss_of(batch)
-                # Of all processes; a signal to one of them stops all after the same step.
-                stopped = torch.full_like(count, float(bool(pending)))
-                sums = team.total(torch.stack((total.detach() * counted, count * counted, stopped)))
+                # Of all processes: a signal to one of them stops all after the same step, and they
+                # save together.
+                due = time.monotonic() - saved > section.checkpoint_seconds
+                said = torch.tensor([bool(pending), due and not team.rank]).to(count)
+                sums = team.total(
+                    torch.cat([torch.stack((total.detach() * counted, count * counted)), said])
+                )
                 optimizer.zero_grad()
-                (total * counted / sums[1].clamp(min=1)).backward()
+                (total * (counted * team.factor) / sums[1].clamp(min=1)).backward()
                 team.add_gradients(model.parameters())
                 if section.clip:
                     nn.utils.clip_grad_norm_(model.parameters(), section.clip)
@@ -181,8 +188,10 @@ def fit(
                 losses += sums[:2]
                 progress.step = step + 1
                 now = time.monotonic()
-                stop = bool(sums[2]) if team.size > 1 else bool(pending)
-                if stop or now - saved > section.checkpoint_seconds:
+                stop = bool(pending)
+                if team.size > 1:
+                    stop, due = (sums[2:] > 0).tolist()
+                if stop or due:
                     save()
                     saved = now
                     if stop:
@@ -214,8 +223,8 @@ def fit(
             saved = time.monotonic()
             if float(team.total(torch.tensor(float(bool(pending)), device=device))):
                 raise Interrupted(pending[0] if pending else signal.SIGTERM)
-    model.load_state_dict(best)
-    model.eval()
+    given.load_state_dict(team.collected(best))
+    given.to(device).eval()
     assert progress.best_loss is not None
     return Fitted(
         best_epoch=progress.best_epoch, best_loss=progress.best_loss, history=progress.history
@@ -231,12 +240,16 @@ def validation_loss(model: nn.Module, val: Batches[object], team: Team | None = 
     team = team or Alone()
     model.eval()
     loss_of = cast(Loss, getattr(model, "validation", model.loss))
-    total = count = 0.0
+    total, count, place = 0.0, 0.0, team.size
     for number, batch in enumerate(val.batches(EVALUATION_BATCH)):
-        if number % team.size == team.rank:
+        place = number % team.size
+        if place == team.rank:
             batch_total, batch_count = loss_of(batch)
             total += float(batch_total)
             count += float(batch_count)
+    if not team.whole and place < team.rank:
+        # The last batches were not enough for all, and weights are brought together by all.
+        loss_of(batch)  # pyright: ignore[reportPossiblyUnboundVariable]
     total, count = team.total(torch.tensor([total, count], dtype=torch.float64)).tolist()
     return total / max(count, 1.0)
 
@@ -281,12 +294,16 @@ def _finite(losses: Tensor, section: TrainSection) -> float:
 
 
 @contextmanager
-def _saved_when_lost(save: Callable[[], None]) -> Generator[None]:
-    """Save when another process has ended: the step under way has changed no weight yet."""
+def _saved_when_lost(save: Callable[[], None] | None) -> Generator[None]:
+    """Save when another process has ended: the step under way has changed no weight yet.
+
+    Not so where that process had a part of the weights.
+    """
     try:
         yield
     except Lost:
-        save()
+        if save:
+            save()
         raise
 
 

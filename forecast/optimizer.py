@@ -10,7 +10,7 @@ Decay Regularization", ICLR 2019, Algorithm 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ _EPSILON = 1e-8
 
 class Adam:
     """Hold the moments of each parameter, and step.
+
+    Of a parameter that several processes hold in parts, each moves its own, by its own moments.
 
     Args:
         parameters: what to train.
@@ -51,7 +53,7 @@ class Adam:
     def step(self, learning_rate: float) -> None:
         """Move each parameter that has a gradient."""
         rows = [
-            (weight, weight.grad, first, second, step)
+            (*map(_local, (weight, weight.grad, first, second)), step)
             for weight, first, second, step in zip(
                 self._parameters, self._first, self._second, self._steps, strict=True
             )
@@ -93,3 +95,9 @@ class Adam:
 
     def _slots(self) -> dict[str, list[Tensor]]:
         return {"first": self._first, "second": self._second, "steps": self._steps}
+
+
+def _local(tensor: Tensor) -> Tensor:
+    # What holds a tensor in parts gives this process's by name; plain tensors have no such method.
+    part: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
+    return part() if part else tensor

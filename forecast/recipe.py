@@ -96,6 +96,8 @@ class TrainSection:
         threads: of torch on a CPU; 0 takes one for a small model, which a second one only slows
             down, else all processors.
         checkpoint_seconds: seconds between checkpoints inside an epoch.
+        shard: of several processes, let each hold a part of the weights, gradients and moments
+            (FSDP2) instead of all.
     """
 
     epochs: Positive = 10
@@ -112,6 +114,7 @@ class TrainSection:
     device: str = "auto"
     threads: NonNegative = 0
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    shard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

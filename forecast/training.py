@@ -121,7 +121,7 @@ def train(
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = tasks.continued(resolved, start)
     device = distributed.device_of(device_for(resolved.train.device, MODELS[resolved.model].kind))
-    with distributed.joined(device) as team:
+    with distributed.joined(device, shard=resolved.train.shard) as team:
         task = tasks.open_task(resolved, start, device)
         for notice in task.notices:
             watcher.notice(notice)

@@ -27,6 +27,7 @@ LEVELS = [
         "graph_metrics",
         "device",
         "distributed",
+        "sharded",
         "intervals",
     },
     {"recipe"},

@@ -117,8 +117,14 @@ def begin(model: Carrying, batch_size: int, variates: int | None = None) -> Stat
         shapes["scale"] = (model.together, 2)
     shapes |= model.state_sizes()
     weight = next(model.parameters())
-    state = {name: weight.new_zeros(batch_size, groups, *shape) for name, shape in shapes.items()}
-    state["count"] = weight.new_zeros(batch_size, groups, model.together, dtype=torch.int64)
+    # Not of its like: one among several processes may hold it in parts.
+    state = {
+        name: torch.zeros(batch_size, groups, *shape, dtype=weight.dtype, device=weight.device)
+        for name, shape in shapes.items()
+    }
+    state["count"] = torch.zeros(
+        batch_size, groups, model.together, dtype=torch.int64, device=weight.device
+    )
     return state
 
 

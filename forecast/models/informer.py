@@ -242,6 +242,9 @@ class Informer(nn.Module):
     that training resumes with the draws it would have made.
     """
 
+    # Every batch goes through all blocks.
+    same_path = True
+
     def __init__(self, config: InformerConfig, spec: Spec) -> None:
         super().__init__()
         label = spec.lookback // 2 if config.label_length is None else config.label_length

@@ -104,6 +104,9 @@ class ITransformer(nn.Module):
     model takes more or fewer of them.
     """
 
+    # Every batch goes through all blocks.
+    same_path = True
+
     def __init__(self, config: ITransformerConfig, spec: Spec) -> None:
         super().__init__()
         if config.width % config.heads:

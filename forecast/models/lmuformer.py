@@ -140,6 +140,9 @@ class LMUFormer(nn.Module):
     holds that value as if it had always been so. Missing values are held.
     """
 
+    # Every batch goes through all blocks.
+    same_path = True
+
     # A row far enough back no longer shows.
     forgets = True
 
