@@ -30,7 +30,7 @@ LEVELS = [
         "intervals",
     },
     {"recipe"},
-    {"artefact", "checkpoint", "starter"},
+    {"artefact", "checkpoint", "search_space", "starter"},
     {"tracking"},
     {"loop", "pictures", "runs"},
     {"evaluation", "prediction", "grid_prediction", "diagnostics"},
