@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from forecast import artefact, intervals
-from forecast.artefact import Forecaster
 from forecast.batch import Forecast, SeriesBatch
 from forecast.data import loading
 from forecast.data.loading import SeriesData
 from forecast.data.windows import Windows
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.forecasters import Forecaster
 from forecast.intervals import Band, Calibration, Method, Tracker
 from forecast.loop import EVALUATION_BATCH
 from forecast.metrics import ErrorSums, IntervalSums, QuantileSums

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from forecast import grid_prediction
-from forecast.artefact import AnyForecaster, GridForecaster
 from forecast.batch import Batches, Forecast, GridBatch, GridSpec
 from forecast.data import grid_context, grid_reading, grids
 from forecast.data.grids import GridData
 from forecast.data.time_formats import shown
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.forecasters import AnyForecaster, GridForecaster
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.models.grid_baselines import rule_names, rules
 from forecast.recipe import Recipe
