@@ -29,6 +29,7 @@ LEVELS = [
         "distributed",
         "intervals",
     },
+    {"recipe_sections"},
     {"recipe"},
     {"forecasters"},
     {"artefact", "checkpoint", "search_space", "starter"},
