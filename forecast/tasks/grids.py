@@ -17,6 +17,7 @@ from forecast.data.grids import GridData
 from forecast.data.time_formats import shown
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.evaluation import refuse_changed
 from forecast.forecasters import AnyForecaster, GridForecaster
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.models.grid_baselines import rule_names, rules
@@ -76,12 +77,8 @@ def evaluate(
             device=place,
             arrays=forecaster.statistics,
         )
-        if recipe is None and data.digest != forecaster.data["digest"]:
-            raise DataError(
-                f"{forecaster.recipe.source_name} has changed since training: the digest of its "
-                f"frames was {forecaster.data['digest']} and is {data.digest}.",
-                hint="Name the file as an argument to score all its frames as new data.",
-            )
+        if recipe is None:
+            refuse_changed(forecaster, data.digest)
     else:
         data = grid_context.whole(forecaster.grid, forecaster.statistics, spec, source, place)
     scores = score(copy.deepcopy(forecaster.model).to(place), data, "test")
