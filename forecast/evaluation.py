@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from forecast import artefact, intervals
-from forecast.artefact import Forecaster
 from forecast.batch import Forecast, SeriesBatch
 from forecast.data import loading
 from forecast.data.loading import SeriesData
 from forecast.data.windows import Windows
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.forecasters import AnyForecaster, Forecaster
 from forecast.intervals import Band, Calibration, Method, Tracker
 from forecast.loop import EVALUATION_BATCH
 from forecast.metrics import ErrorSums, IntervalSums, QuantileSums
@@ -250,12 +250,8 @@ def evaluate(
             covariates=forecaster.covariates,
             all_history=forecaster.spec.context is None,
         )
-        if section is trained_on and table.digest != forecaster.data["digest"]:
-            raise DataError(
-                f"{section.source} has changed since training: its sha256 was "
-                f"{forecaster.data['digest']} and is {table.digest}.",
-                hint="Name the file as an argument to score all its rows as new data.",
-            )
+        if section is trained_on:
+            refuse_changed(forecaster, table.digest)
     else:
         data = loading.whole(
             table,
@@ -284,6 +280,25 @@ def evaluate(
         "metrics": {"test": scores.pop("model"), "baselines": scores},
         "notices": list(data.notices),
     }
+
+
+def refuse_changed(forecaster: AnyForecaster, digest: str) -> None:
+    """Refuse data other than those that a forecaster was trained on.
+
+    Args:
+        forecaster: the forecaster.
+        digest: names, by their content, the data found there now.
+
+    Raises:
+        DataError: they have changed.
+    """
+    trained_on = forecaster.data
+    if digest != trained_on["digest"]:
+        raise DataError(
+            f"{trained_on['source']} has changed since training: the digest of its content was "
+            f"{trained_on['digest']} and is {digest}.",
+            hint="Name the file as an argument to score it as new data.",
+        )
 
 
 def thinned(

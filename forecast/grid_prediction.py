@@ -16,11 +16,11 @@ import polars as pl
 import torch
 from jaxtyping import Float
 
-from forecast.artefact import GridForecaster
 from forecast.data import grid_context, grid_output
 from forecast.data.grid_context import GridContext
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError
+from forecast.forecasters import GridForecaster
 
 if TYPE_CHECKING:
     import xarray

@@ -3,46 +3,32 @@
 Nothing is fitted, and no truth is needed: the last rows of each series are the context, and the
 artefact holds the rest.
 
-Letters: S series, L lookback, H horizon, C variates, K covariates known in advance, N levels,
-M origins of the recent past.
+Letters: S series, L lookback, H horizon, C variates.
 """
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from forecast import artefact, grid_prediction, tracking
-from forecast.artefact import AnyForecaster, Forecaster, GridForecaster
+from forecast import artefact, grid_prediction, interval_openings, series_context, tracking
 from forecast.batch import Forecast, SeriesBatch
-from forecast.data import graph_context, loading, tables
-from forecast.data.calendar import calendar_features
-from forecast.data.covariates import Covariates
-from forecast.data.history import put_before
-from forecast.data.scaling import Scaler, rounded
+from forecast.data import graph_context, tables
+from forecast.data.scaling import rounded
 from forecast.data.tables import Table
-from forecast.data.time_formats import shown
-from forecast.data.windows import Windows
-from forecast.data.zones import to_local
 from forecast.device import choose_device, memory_errors
-from forecast.errors import DataError, UsageError
-from forecast.intervals import MEMORY, Band, Method, Tracker
-from forecast.models import MODELS, replay
+from forecast.errors import UsageError
+from forecast.forecasters import AnyForecaster, Forecaster, GridForecaster
+from forecast.intervals import Band, Method
 
 _SCHEMES = ("runs:", "models:", "mlflow-artifacts:")
-# Windows of the recent past that adaptive intervals are brought up to date on, of all series.
-_MOST_WINDOWS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,122 +112,13 @@ def predict(
         ForecastError: the model or the table cannot be used.
     """
     forecaster = model if isinstance(model, Forecaster) else load_series(model)
-    table = read_context(forecaster, source)
+    table = series_context.read_context(forecaster, source)
     if history is not None:
-        table = after_history(forecaster, table, read_context(forecaster, history))
-    ahead = None if future is None else read_future(forecaster, future)
+        earlier = series_context.read_context(forecaster, history)
+        table = series_context.after_history(forecaster, table, earlier)
+    ahead = None if future is None else series_context.read_future(forecaster, future)
     predicted = predict_table(forecaster, table, device, future=ahead, level=level, method=method)
     return predicted.frame
-
-
-def read_context(
-    forecaster: Forecaster,
-    source: str | Path | BinaryIO | pl.DataFrame,
-    *,
-    name: str | None = None,
-    reading: Mapping[str, Any] | None = None,
-) -> Table:
-    """Read a table the way the forecaster's own was read, its columns matched by name.
-
-    Args:
-        forecaster: the forecaster.
-        source: a file, a stream of CSV, or a frame.
-        name: what messages call the source.
-        reading: fields of `TableOptions` in which this table differs from the training table.
-    """
-    return tables.read(
-        _readable(source),
-        replace(forecaster.layout.options(), **(reading or {})),
-        columns=forecaster.columns,
-        frequency=forecaster.spec.frequency,
-        levels=forecaster.layout.levels,
-        name=name,
-    )
-
-
-def after_history(forecaster: Forecaster, table: Table, earlier: Table) -> Table:
-    """Put history of any length before the rows of a table.
-
-    Args:
-        forecaster: the forecaster; its model reads the history once, in pieces, and remembers it.
-        table: the rows to forecast from.
-        earlier: the history, of which rows from the first one of the table on are left out.
-
-    Raises:
-        UsageError: the model forecasts from its last rows and carries no state.
-        DataError: the two tables do not belong together.
-    """
-    if not replay.carries_state(forecaster.model):
-        able = [name for name, info in MODELS.items() if info.streams]
-        raise UsageError(
-            f"{forecaster.recipe.model} forecasts from the last {forecaster.spec.lookback} rows "
-            "and carries no state: more history would change nothing.",
-            hint="Leave --history out and put those rows into the table itself, or train "
-            f"{' or '.join(able)}.",
-        )
-    return put_before(table, earlier)
-
-
-def read_future(
-    forecaster: Forecaster,
-    source: str | Path | BinaryIO | pl.DataFrame,
-    *,
-    name: str | None = None,
-    reading: Mapping[str, Any] | None = None,
-) -> Table:
-    """Read a table of what is known in advance: times, ids of a long table, and those columns.
-
-    Args:
-        forecaster: the forecaster.
-        source: a file, a stream of CSV, or a frame; it may hold earlier and later rows as well.
-        name: what messages call the source.
-        reading: fields of `TableOptions` in which this table differs from the training table.
-
-    Returns:
-        A table that has the covariates for its variates.
-
-    Raises:
-        UsageError: the forecaster knows nothing in advance.
-    """
-    known = forecaster.layout.known_future
-    if not known:
-        raise UsageError(
-            "The model has no covariates that are known in advance.",
-            hint="Leave the file of future values out, or train with data.known_future.",
-        )
-    options = replace(
-        forecaster.layout.options(),
-        target=known,
-        static=(),
-        categorical=(),
-        past_covariates=(),
-        known_future=(),
-        **(reading or {}),
-    )
-    return tables.read(
-        _readable(source),
-        options,
-        columns=known,
-        frequency=forecaster.spec.frequency,
-        name=name,
-    )
-
-
-def _readable(
-    source: str | Path | BinaryIO | pl.DataFrame,
-) -> str | Path | BinaryIO:
-    if not isinstance(source, pl.DataFrame):
-        return source
-    # In the one format that keeps every type, so that there is one way to read.
-    stream = io.BytesIO()
-    source.write_parquet(stream)
-    stream.seek(0)
-    return stream
-
-
-def batch_size(forecaster: Forecaster) -> int:
-    """Tell how many windows are forecast at once."""
-    return forecaster.recipe.train.batch_size * 8
 
 
 @torch.no_grad()
@@ -263,7 +140,7 @@ def predict_table(
         forecaster: the forecaster.
         table: its history.
         device: where to run.
-        future: what is known in advance, as `read_future` gives it.
+        future: what is known in advance, as `series_context.read_future` gives it.
         level: levels of prediction intervals [%]; None takes those of the model's own quantiles.
         method: `split` opens them as far as the validation part of the training data told;
             `adaptive` goes on from there with the misses on each series' own rows beyond the
@@ -272,14 +149,14 @@ def predict_table(
     Raises:
         DataError: something that is to be known in advance is missing.
     """
-    levels = _levels(forecaster, level)
+    levels = interval_openings.levels(forecaster, level)
     place = choose_device(device)
     spec = forecaster.spec
     notices = list(table.notices)
     lengths = np.diff(table.offsets)
     rows = spec.context or max(spec.lookback, int(lengths.max()))  # L
-    context = _last_rows(table, table.values, rows, np.nan)  # (S, L, C)
-    times = _last_times(table, rows)  # (S, L)
+    context = series_context.last_rows(table, table.values, rows, np.nan)  # (S, L, C)
+    times = series_context.last_times(table, rows)  # (S, L)
     if short := int((lengths < spec.lookback).sum()):
         notices.append(
             f"{short} of {len(lengths)} series have fewer rows than the lookback of "
@@ -301,7 +178,7 @@ def predict_table(
             for last in times[:, -1]
         ]
     )
-    known = _known_ahead(table, steps, future)
+    known = series_context.known_ahead(table, steps, future)
     # A new series is scaled by its context, its covariates as its variates.
     counts = np.minimum(lengths, rows)
     covariates = forecaster.covariates.for_series(table, table.offsets[1:] - counts, counts)
@@ -310,13 +187,13 @@ def predict_table(
     batch = SeriesBatch(
         past=past,
         past_mask=None if observed.all() else torch.from_numpy(observed),
-        past_time=_calendar(forecaster, times),
-        past_covariates=torch.from_numpy(_last_rows(table, past_inputs, rows, 0.0))
+        past_time=series_context.calendar(forecaster, times),
+        past_covariates=torch.from_numpy(series_context.last_rows(table, past_inputs, rows, 0.0))
         if past_inputs.shape[1]
         else None,
         known_future=torch.from_numpy(known_inputs) if known_inputs.shape[2] else None,
         static=torch.from_numpy(static) if static.shape[1] else None,
-        future_time=_calendar(forecaster, steps),
+        future_time=series_context.calendar(forecaster, steps),
     )
     forecast = _forward(forecaster, batch, place)
     columns = {"": forecast.point()}
@@ -324,9 +201,15 @@ def predict_table(
     if levels:
         band = Band.of(forecast)
         recent = partial(
-            _recently_needed, forecaster, table, scaler, covariates, known, device=place
+            interval_openings.recently_needed,
+            forecaster,
+            table,
+            scaler,
+            covariates,
+            known,
+            device=place,
         )
-        opened, used = _openings(forecaster, table, levels, method, recent)
+        opened, used = interval_openings.openings(forecaster, table, levels, method, recent)
         bounds = [band.bounds(some) for some in opened]
         names = [f"{some:g}" for some in levels]
         if forecast.quantiles:
@@ -374,127 +257,6 @@ def predict_frame(forecaster: AnyForecaster, frame: pl.DataFrame) -> pl.DataFram
     )
 
 
-def _levels(forecaster: Forecaster, wanted: Sequence[float] | None) -> tuple[float, ...]:
-    """Say which levels the intervals have, in rising order."""
-    if wanted is None:
-        quantiles = getattr(forecaster.recipe.model_config, "quantiles", ())
-        # Rounded, lest 1 - 2 * 0.05 be 90.00000000000001 %.
-        own = {round(abs(100 - 200 * quantile), 9) for quantile in quantiles if quantile != 0.5}
-        return tuple(sorted(own)) if forecaster.calibration is not None else ()
-    if wanted and forecaster.calibration is None:
-        raise UsageError(
-            "This forecaster has no intervals: it was trained without a validation part to measure "
-            "them on, or by a version of forecast that did not.",
-            hint="Train again with a validation part (data.split), or leave the levels out.",
-        )
-    return tuple(sorted(set(map(float, wanted))))
-
-
-def _openings(
-    forecaster: Forecaster,
-    table: Table,
-    levels: Sequence[float],
-    method: Method,
-    recently_needed: Callable[[int], Float[Tensor, "M S H C"]],
-) -> tuple[Float[Tensor, "N S H C"], Method]:
-    """Say how far the intervals of each series open, and by which method that was found."""
-    calibration = forecaster.calibration
-    assert calibration is not None
-    longest = int(np.diff(table.offsets).max()) - forecaster.spec.lookback
-    if method == "split" or longest <= 0:
-        return calibration.thresholds(levels)[:, None], "split"
-    tracker = Tracker(calibration, levels, len(table.ids))
-    count = min(longest, MEMORY, max(1, _MOST_WINDOWS // len(table.ids)))
-    for needed in recently_needed(count):
-        tracker.issue(needed)
-    last = torch.full_like(calibration.reaches[:1], torch.nan).expand(len(table.ids), -1, -1)
-    return tracker.issue(last), "adaptive"
-
-
-def _recently_needed(
-    forecaster: Forecaster,
-    table: Table,
-    scaler: Scaler,
-    covariates: Covariates,
-    known: Float[np.ndarray, "S H K"],
-    count: int,
-    device: torch.device,
-) -> Float[Tensor, "M S H C"]:
-    """Forecast from each of the last origins of each series: how far did intervals have to open.
-
-    Returns:
-        The last `count` origins before the end of the series, in order; NaN where a series has no
-        such origin, or no row yet to compare with.
-    """
-    spec = forecaster.spec
-    back = spec.context or max(spec.lookback, int(np.diff(table.offsets).max()))
-    recent = loading.continued(table, back + count, known)
-    rows = loading.resident(recent, scaler, covariates, forecaster.recipe.table.marks).to(device)
-    ends = recent.offsets[1:] - spec.horizon
-    origins = [
-        np.arange(max(end - count, start + spec.lookback), end)
-        for start, end in zip(recent.offsets, ends, strict=False)
-    ]
-    windows = Windows(
-        series=rows,
-        origins=torch.from_numpy(np.concatenate(origins)).to(device),
-        lookback=spec.lookback,
-        horizon=spec.horizon,
-    )
-    owners = np.repeat(np.arange(len(ends)), [len(some) for some in origins])
-    places = np.concatenate([some - end + count for some, end in zip(origins, ends, strict=True)])
-    found = torch.full((count, len(ends), spec.horizon, spec.variates), torch.nan)
-    size = batch_size(forecaster)
-    model, done = forecaster.model.to(device), 0
-    with memory_errors("predicting", size):
-        for forecast, batch in replay.answers(model, windows, size):
-            here = slice(done, done + len(batch))
-            found[places[here], owners[here]] = Band.of(forecast).needed(batch).cpu()
-            done += len(batch)
-    return found
-
-
-def _known_ahead(
-    table: Table, steps: np.ndarray, future: Table | None
-) -> Float[np.ndarray, "S H K"]:
-    """Find what is known in advance of the steps to forecast, in rows behind the last target.
-
-    Args:
-        table: the history, with the rows behind it.
-        steps: (S, H) times to forecast.
-        future: a table of its own for it, which is asked first.
-
-    Raises:
-        DataError: a value is missing.
-    """
-    columns = table.layout.known_future
-    known = np.full((*steps.shape, len(columns)), np.nan)
-    if not columns:
-        return known
-    rows = {} if future is None else {name: row for row, name in enumerate(future.ids)}
-    for series, name in enumerate(table.ids):
-        own = table.ahead[slice(*table.ahead_offsets[series : series + 2])][: steps.shape[1]]
-        known[series, : len(own)] = own
-        if future is not None and name in rows:
-            here = slice(*future.offsets[rows[name] : rows[name] + 2])
-            place = np.searchsorted(future.times[here], steps[series])
-            place = np.minimum(place, here.stop - here.start - 1)
-            there = future.times[here][place] == steps[series]
-            known[series, there] = future.values[here][place[there]]
-    missing = np.isnan(known)
-    if missing.any():
-        series, step, column = np.argwhere(missing)[0]
-        local = to_local(steps[series, step : step + 1], table.layout.timezone)[0]
-        of_series = f" of series {table.ids[series]!r}" if len(table.ids) > 1 else ""
-        raise DataError(
-            f"The column {columns[column]!r} is to be known in advance and has no value for "
-            f"{shown(local)}{of_series}; a forecast takes it for all {steps.shape[1]} steps from "
-            f"{shown(to_local(steps[series, :1], table.layout.timezone)[0])} on.",
-            hint="Add rows with an empty target behind the last one, or a file of them: --future.",
-        )
-    return known
-
-
 def _beside(
     frames: Sequence[pl.DataFrame], values: Sequence[str], suffixes: Sequence[str]
 ) -> pl.DataFrame:
@@ -513,46 +275,8 @@ def _beside(
     return whole.select([*frames[0].columns, *names])
 
 
-def _last_rows(table: Table, rows: np.ndarray, lookback: int, missing: float) -> np.ndarray:
-    """Take the last L rows of each series as (S, L, ...), padded in front with `missing`."""
-    last = np.full((len(table.ids), lookback, rows.shape[1]), missing, dtype=rows.dtype)
-    for place, (start, stop) in enumerate(itertools.pairwise(table.offsets)):
-        count = min(lookback, stop - start)
-        last[place, lookback - count :] = rows[stop - count : stop]
-    return last
-
-
-def _last_times(table: Table, lookback: int) -> np.ndarray:
-    """Take the times of the last L rows of each series as (S, L), going on backwards if need be."""
-    times = np.empty((len(table.ids), lookback), dtype="datetime64[us]")
-    for place, (start, stop) in enumerate(itertools.pairwise(table.offsets)):
-        count = min(lookback, stop - start)
-        times[place, lookback - count :] = table.times[stop - count : stop]
-        if count < lookback:
-            # The cells before the first row are missing; their calendar must be right all the same.
-            times[place, : lookback - count] = tables.past_times(
-                np.datetime64(table.times.item(int(start)), "us"),
-                table.frequency,
-                lookback - count,
-                table.layout.timezone,
-            )
-    return times
-
-
-def _calendar(forecaster: Forecaster, times: np.ndarray) -> Tensor | None:
-    features = calendar_features(
-        times.reshape(-1),
-        forecaster.spec.frequency,
-        timezone=forecaster.layout.timezone,
-        marks=forecaster.recipe.table.marks,
-    )
-    if not features.shape[1]:
-        return None
-    return torch.from_numpy(features.reshape(*times.shape, -1))
-
-
 def _forward(forecaster: Forecaster, batch: SeriesBatch, device: torch.device) -> Forecast:
-    size = batch_size(forecaster)
+    size = forecaster.batch_size
     model = forecaster.model.to(device)
     with memory_errors("predicting", size):
         parts: list[Forecast] = [

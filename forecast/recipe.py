@@ -7,25 +7,22 @@ the model's own defaults and the defaults below. An unknown key is refused with 
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import json
-import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from forecast.data import DATASETS, kinds_of
 from forecast.data.grid_section import GridSection
 from forecast.data.tables import TableOptions
-from forecast.errors import NotFoundError, UsageError, nearest
-from forecast.models import DEFAULTS, MODELS, model_info
+from forecast.errors import UsageError, nearest
+from forecast.models import DEFAULTS, model_info
+from forecast.recipe_sections import sections_of
 
 if typing.TYPE_CHECKING:
     from forecast.data.graph_section import GraphSection
@@ -208,8 +205,6 @@ class Recipe:
 
 
 _SECTIONS = ("data", "window", "model", "train", "tracking")
-# What people call the kinds of data.
-_CALLED = {"series": "tables of series", "grid": "grids", "graph": "graphs"}
 
 
 def from_dict(sections: Mapping[str, Any]) -> Recipe:
@@ -276,118 +271,7 @@ def load(
         "model": _given(name=model),
         "tracking": dict(tracking or {}),
     }
-    for section, key, value in map(_setting, settings):
-        flags.setdefault(section, {})[key] = value
-    sections = _sections_of(str(target), flags)
-    for section, values in flags.items():
-        if values:
-            sections[section] = {**sections.get(section, {}), **values}
-    _move_dataset_defaults_below(sections)
-    _settle_kind(sections)
-    return from_dict(sections)
-
-
-def recipe_names() -> list[str]:
-    """List the recipes that come with the program."""
-    folder = _recipe_folder()
-    return sorted(path.stem for path in folder.glob("*.toml")) if folder else []
-
-
-def _sections_of(target: str, flags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    folder = _recipe_folder()
-    if target.endswith(".toml"):
-        path = Path(target)
-        packaged = folder / path.name if folder else None
-        if not path.is_file() and packaged and packaged.is_file() and path.name == target:
-            path = packaged
-        if not path.is_file():
-            names = [f"{name}.toml" for name in recipe_names()]
-            raise NotFoundError(f"There is no recipe {target!r}.", hint=nearest(target, names))
-        return _read(path)
-    if folder and (folder / f"{target}.toml").is_file():
-        return _read(folder / f"{target}.toml")
-    if target in DATASETS:
-        # The published row for this data set, model and horizon, when there is a recipe of it.
-        model = flags.get("model", {}).get("name", DEFAULTS[DATASETS[target].kind])
-        horizon = flags.get("window", {}).get("horizon", DATASETS[target].horizon)
-        row = folder / f"{model}-{target}-{horizon}.toml" if folder else None
-        if row and row.is_file():
-            return _read(row)
-        return {"data": {"source": target}}
-    if not (Path(target).exists() or Path(target).suffix or glob.has_magic(target)):
-        raise NotFoundError(
-            f"{target!r} is neither a file, nor a data set, nor a recipe.",
-            hint=nearest(target, [*DATASETS, *recipe_names()]),
-        )
-    # Of a file that is not there, reading says which others are in its folder.
-    return {"data": {"source": target}}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        sections = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.", hint="Mend that line.") from error
-    data = sections.get("data")
-    source = data.get("source") if isinstance(data, dict) else None
-    if isinstance(source, str):
-        sections["data"]["source"] = _from_recipe(path.parent, source)
-    if isinstance(data, dict) and isinstance(nodes := data.get("nodes"), str) and nodes:
-        sections["data"]["nodes"] = _from_recipe(path.parent, nodes)
-    if isinstance(source, list):
-        sections["data"]["source"] = [
-            _from_recipe(path.parent, one) if isinstance(one, str) else one
-            for one in typing.cast(list[object], source)
-        ]
-    return sections
-
-
-def _from_recipe(folder: Path, source: str) -> str:
-    """Take a path in a recipe from where the recipe lies, wherever one stands."""
-    if source in DATASETS:
-        return source
-    beside = folder / source
-    there = glob.glob(str(beside)) if glob.has_magic(source) else beside.exists()
-    return str(beside) if there else source
-
-
-def _move_dataset_defaults_below(sections: dict[str, Any]) -> None:
-    """Let the published protocol of a known data set fill in what the recipe leaves open."""
-    data = sections.get("data")
-    source = data.get("source") if isinstance(data, Mapping) else None
-    known = DATASETS.get(source) if isinstance(source, str) else None
-    if data is None or known is None:
-        return
-    defaults: dict[str, Any] = {}
-    if known.kind == "series":
-        split = (known.split.train, known.split.val, known.split.test)
-        defaults = {"season": known.season, "frequency": known.frequency, "split": split}
-    sections["data"] = {**defaults, **known.options, **data}
-    window = {"lookback": known.lookback, "horizon": known.horizon}
-    sections["window"] = {**window, **sections.get("window", {})}
-
-
-def _settle_kind(sections: dict[str, Any]) -> None:
-    """Take a model of the kind of data at hand, and refuse one of another kind."""
-    data, chosen = sections.get("data"), sections.get("model", {})
-    source = data.get("source") if isinstance(data, Mapping) else None
-    if not source or not isinstance(source, str | list) or not isinstance(chosen, Mapping):
-        return
-    kinds = kinds_of(typing.cast("str | list[str]", source))
-    kind = kinds[0]
-    name = chosen.get("name", DEFAULTS[kind])
-    # Sensors, whose edges stay, have a network of their own; nodes weigh the edges.
-    task = data.get("task") if isinstance(data, Mapping) else None
-    if name == "todyformer" and (task == "sensor" or isinstance(source, list)):
-        name = "todyformer-sensors"
-    defaults = {"weights": True} if name == "todyformer" and task == "node" else {}
-    sections["model"] = {**defaults, **chosen, "name": name}
-    if isinstance(name, str) and (info := model_info(name)).kind not in kinds:
-        fitting = [one for one in MODELS if MODELS[one].kind == kind]
-        raise UsageError(
-            f"{name} forecasts {_CALLED[info.kind]}, and {source} holds {_CALLED[kind]}.",
-            hint=f"For {_CALLED[kind]} there are {', '.join(fitting)}: --model {fitting[0]}",
-        )
+    return from_dict(sections_of(str(target), flags, settings))
 
 
 def _data_section(kind: str) -> type[Any]:
@@ -399,27 +283,6 @@ def _data_section(kind: str) -> type[Any]:
     from forecast.data.graph_section import GraphSection  # noqa: PLC0415
 
     return GraphSection
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _setting(text: str) -> tuple[str, str, Any]:
-    """Take `section.key=value` apart; the value is TOML, or else text as it stands."""
-    path, equals, written = text.partition("=")
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and key):
-        raise UsageError(
-            f"--set {text!r} is not of the form section.key=value.",
-            hint="For example: --set train.epochs=3",
-        )
-    try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        # Quotes round a word are what a shell takes away; a word alone is text.
-        value = written.strip()
-    return section, key, value
 
 
 def _section(name: str, kind: type[Any], values: Mapping[str, Any]) -> Any:
@@ -493,10 +356,5 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _recipe_folder() -> Path | None:
-    """Find the recipes: inside an installed wheel, or in cli/recipes of a checkout."""
-    package = Path(str(resources.files("forecast")))
-    for folder in (package / "recipes", package.parent / "cli" / "recipes"):
-        if folder.is_dir():
-            return folder
-    return None
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

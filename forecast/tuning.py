@@ -18,58 +18,27 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from forecast import artefact, atomic, recipe, tasks
+from forecast import artefact, atomic, search_space, tasks
 from forecast.device import choose_precision, device_for, set_threads
-from forecast.errors import DataError, ForecastError, UsageError, nearest
+from forecast.errors import DataError, ForecastError, UsageError
 from forecast.loop import Interrupted, Silence, Watcher, fit
 from forecast.models import MODELS
 from forecast.recipe import Recipe
+from forecast.search_space import Search
 from forecast.tasks import Task
 from forecast.tracking import Run, home
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-# Ranges over more than this factor are searched on a logarithmic scale.
-_LOGARITHMIC = 50.0
 _STARTUP_TRIALS = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
-    """Say what one setting may be.
-
-    Attributes:
-        key: `section.field`.
-        choices: the values to choose from; empty for a range.
-        low: the smallest of a range.
-        high: the largest.
-        whole: the range is of whole numbers.
-    """
-
-    key: str
-    choices: tuple[Any, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    whole: bool = False
-
-    def suggest(self, trial: Trial) -> Any:
-        """Let a trial choose."""
-        if self.choices:
-            # Optuna keeps choices as JSON; a list is one value.
-            picked = trial.suggest_categorical(self.key, [json.dumps(one) for one in self.choices])
-            return json.loads(picked)
-        logarithmic = self.low > 0 and self.high / self.low >= _LOGARITHMIC
-        if self.whole:
-            return trial.suggest_int(self.key, int(self.low), int(self.high), log=logarithmic)
-        return trial.suggest_float(self.key, self.low, self.high, log=logarithmic)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,47 +73,6 @@ class Stopped(ForecastError):  # noqa: N818 - it is no error of the search
         )
 
 
-def parse(text: str) -> Search:
-    """Read `section.key=low..high`, or `section.key=one,two,three`.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    key, equals, written = text.partition("=")
-    wrong = UsageError(
-        f"--search {text!r} is neither a range nor a list of values.",
-        hint="For example: --search train.learning_rate=1e-5..1e-2 --search model.width=64,128",
-    )
-    if not equals or "." not in key or not written:
-        raise wrong
-    low, dots, high = written.partition("..")
-    try:
-        if dots:
-            bounds = float(low), float(high)
-            if not bounds[0] < bounds[1]:
-                raise wrong
-            whole = all(part.strip().lstrip("-").isdigit() for part in (low, high))
-            return Search(key=key.strip(), low=bounds[0], high=bounds[1], whole=whole)
-    except ValueError:
-        raise wrong from None
-    return Search(key=key.strip(), choices=tuple(_value(one) for one in written.split(",")))
-
-
-def default_searches(resolved: Recipe) -> list[Search]:
-    """Search what usually matters: learning rate, batch size, width and dropout."""
-    searches = [Search(key="train.learning_rate", low=3e-5, high=1e-2)]
-    if MODELS[resolved.model].kind != "graph":
-        searches.append(Search(key="train.batch_size", choices=(16, 32, 64)))
-    config = resolved.model_config
-    known = {field.name for field in fields(config)}
-    if "width" in known:
-        width = config.width
-        searches.append(Search(key="model.width", choices=(width // 2, width, 2 * width)))
-    if "dropout" in known:
-        searches.append(Search(key="model.dropout", low=0.0, high=0.4))
-    return searches
-
-
 def tune(
     resolved: Recipe,
     searches: Sequence[Search],
@@ -169,8 +97,8 @@ def tune(
     watcher = watcher or Silence()
     if MODELS[resolved.model].closed_form:
         raise UsageError(f"{resolved.model} is solved for at once and has nothing to tune.")
-    _check(resolved, searches)
-    searches = [_with_own(search, _own(resolved, search.key)) for search in searches]
+    search_space.check(resolved, searches)
+    searches = [search_space.with_own(search, resolved) for search in searches]
     named = json.dumps([resolved.digest(), [repr(search) for search in searches]])
     folder = home() / "tuning" / hashlib.sha256(named.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +116,7 @@ def tune(
     if done:
         watcher.notice(f"Going on with {done} trials that are done already.")
     if not done:
-        study.enqueue_trial(_as_it_stands(resolved, searches), skip_if_exists=True)
+        study.enqueue_trial(search_space.as_it_stands(resolved, searches), skip_if_exists=True)
     parent = Run.start(
         experiment=resolved.tracking.experiment,
         name=f"tune-{resolved.source_name}-{resolved.model}",
@@ -219,12 +147,12 @@ def tune(
             hint="Give it more --trials or --seconds, or search smaller ranges.",
         )
     best = study.best_trial
-    as_it_stands = _as_it_stands(resolved, searches)
+    as_it_stands = search_space.as_it_stands(resolved, searches)
     first = next((trial for trial in complete if trial.params == as_it_stands), None)
     assert best.value is not None
     return Tuned(
         recipe=folder / "best.toml",
-        settings=_chosen(best.params, searches),
+        settings=search_space.chosen(best.params, searches),
         loss=best.value,
         default_loss=first.value if first else None,
         trials=len(study.trials),
@@ -245,7 +173,7 @@ def _trial(
     optuna = _optuna()
     chosen = {search.key: search.suggest(trial) for search in searches}
     try:
-        own = apply(resolved, chosen)
+        own = search_space.apply(resolved, chosen)
     except UsageError as error:
         # Such as a width that the number of heads does not divide.
         watcher.notice(f"trial {trial.number}: {error}")
@@ -319,92 +247,12 @@ class _Reporting:
         self.watcher.notice(text)
 
 
-def apply(resolved: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe with settings, by `section.key`, changed.
-
-    Raises:
-        UsageError: an unknown setting, or a value that it does not allow.
-    """
-    sections: dict[str, dict[str, Any]] = {
-        name: {key: value for key, value in part.items() if value is not None}
-        for name, part in resolved.to_dict().items()
-    }
-    for path, value in settings.items():
-        section, _, key = path.partition(".")
-        sections.setdefault(section, {})[key] = value
-    return recipe.from_dict(sections)
-
-
-def _check(resolved: Recipe, searches: Sequence[Search]) -> None:
-    for search in searches:
-        low = search.choices[0] if search.choices else search.low
-        section, _, key = search.key.partition(".")
-        known = [f"{name}.{one}" for name, part in resolved.to_dict().items() for one in part]
-        if search.key not in known or key == "name":
-            raise UsageError(
-                f"There is no setting {search.key!r} to search.", hint=nearest(search.key, known)
-            )
-        if section in ("data", "tracking"):
-            raise UsageError(
-                f"{search.key} decides what is measured; losses under different values cannot be "
-                "compared.",
-                hint="Search settings of [model], [train] and window.lookback.",
-            )
-        if search.key == "train.batch_size" and MODELS[resolved.model].kind == "graph":
-            raise UsageError(
-                "A step of training on a graph has as many queries as data.queries says.",
-                hint="Leave train.batch_size out of the search.",
-            )
-        if search.key == "window.horizon":
-            raise UsageError("Losses of different horizons cannot be compared.")
-        apply(resolved, {search.key: int(low) if search.whole else low})
-
-
-def _own(resolved: Recipe, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return resolved.to_dict()[section][name]
-
-
-def _with_own(search: Search, value: Any) -> Search:
-    """Widen a search by what the recipe says, so that the recipe itself can be tried."""
-    if value is None or isinstance(value, list):
-        return search
-    if search.choices:
-        known = value in search.choices
-        return search if known else replace(search, choices=(*search.choices, value))
-    if isinstance(value, bool | str):
-        return search
-    return replace(search, low=min(search.low, value), high=max(search.high, value))
-
-
-def _as_it_stands(resolved: Recipe, searches: Sequence[Search]) -> dict[str, Any]:
-    """Give what the recipe itself has chosen, as far as the search allows it."""
-    stated: dict[str, Any] = {}
-    for search in searches:
-        section, _, key = search.key.partition(".")
-        value = resolved.to_dict()[section][key]
-        if search.choices:
-            if value in search.choices:
-                stated[search.key] = json.dumps(value)
-        elif value is not None and search.low <= value <= search.high:
-            stated[search.key] = value
-    return stated
-
-
-def _chosen(params: Mapping[str, Any], searches: Sequence[Search]) -> dict[str, Any]:
-    """Give the settings of a trial as values: choices were kept as JSON."""
-    return {
-        search.key: json.loads(params[search.key]) if search.choices else params[search.key]
-        for search in searches
-    }
-
-
 def _keep_best(study: Study, resolved: Recipe, searches: Sequence[Search], folder: Path) -> None:
     try:
         best = study.best_trial
     except ValueError:
         return  # none is complete yet
-    own = apply(resolved, _chosen(best.params, searches))
+    own = search_space.apply(resolved, search_space.chosen(best.params, searches))
     source = own.data.source
     # The recipe lies elsewhere, and its paths are meant from there.
     if isinstance(source, str):
@@ -430,13 +278,6 @@ def _optuna() -> Any:
         ) from None
     optuna.logging.set_verbosity(logging.ERROR)
     return optuna
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text.strip()
 
 
 def _short(value: Any) -> str:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast import bulk, prediction, recipe, training
+from forecast import bulk, prediction, recipe, series_context, training
 from forecast.bulk import pieces, tails, text
 from forecast.data import dialect, tables
 from forecast.errors import DataError, ForecastError, NotFoundError, UsageError
@@ -109,7 +109,7 @@ def forecaster(forecasters):
 
 def in_memory(forecaster, path, tmp_path):
     """Forecast a file as a whole, and give the bytes of the CSV."""
-    table = prediction.read_context(forecaster, path)
+    table = series_context.read_context(forecaster, path)
     predicted = prediction.predict_table(forecaster, table, "cpu")
     out = tmp_path / "memory.csv"
     tables.write_table(predicted.frame, out, table.layout)
@@ -231,7 +231,7 @@ def test_rows_that_share_a_time_keep_their_order(forecaster, tmp_path, piece, du
     frame = shuffled(pl.concat([panel(), rows("id 00", 30, seed=9), rows("id 00", 30, seed=8)]))
     (path,) = write_csv(tmp_path / "table.csv", frame)
     how = {"duplicates": duplicates}
-    table = prediction.read_context(forecaster, path, reading=how)
+    table = series_context.read_context(forecaster, path, reading=how)
     expected = prediction.predict_table(forecaster, table, "cpu").frame
     found, _ = in_pieces(forecaster, path, tmp_path, piece, reading=how)
     assert found == expected.write_csv().encode()
@@ -285,7 +285,7 @@ def test_covariates_and_what_is_known_in_advance(forecasters, tmp_path, piece):
 def test_intervals_are_those_that_were_calibrated_in_training(forecasters, tmp_path, level):
     forecaster = forecasters["quantiles"]
     (path,) = write_csv(tmp_path / "table.csv", shuffled(panel()))
-    table = prediction.read_context(forecaster, path)
+    table = series_context.read_context(forecaster, path)
     expected = prediction.predict_table(forecaster, table, "cpu", level=level, method="split")
     found, _ = in_pieces(forecaster, path, tmp_path, level=level)
     assert found == expected.frame.write_csv().encode()
@@ -463,7 +463,7 @@ def test_only_one_job_writes_an_output(forecaster, tmp_path):
 @pytest.mark.parametrize("out", ["out.csv.gz", "out.tsv", "out.parquet"])
 def test_every_kind_of_file_holds_the_same(forecaster, tmp_path, out):
     (path,) = write_csv(tmp_path / "table.csv", panel())
-    table = prediction.read_context(forecaster, path)
+    table = series_context.read_context(forecaster, path)
     expected = prediction.predict_table(forecaster, table, "cpu").frame
     bulk.predict_files(forecaster, path, tmp_path / out, part_series=PART, device="cpu")
     if out.endswith(".parquet"):
@@ -489,7 +489,7 @@ def test_a_folder_holds_parts_a_manifest_and_the_failed(forecaster, tmp_path):
     assert manifest["rows_read"] == frame.height
     assert sum(part["rows"] for part in manifest["parts"]) == report.rows == 34 * HORIZON
     (clean,) = write_csv(tmp_path / "clean.csv", panel())
-    table = prediction.read_context(forecaster, clean)
+    table = series_context.read_context(forecaster, clean)
     found = pl.read_parquet(out / "part-*.parquet")
     assert found.equals(prediction.predict_table(forecaster, table, "cpu").frame)
 
@@ -507,7 +507,7 @@ def test_no_cell_of_ids_begins_like_a_formula(forecaster, tmp_path):
 
 JOB = """
 import sys, time
-from forecast import bulk, prediction
+from forecast import bulk, prediction, series_context
 def tell(text):
     print(text, flush=True)
     time.sleep(0.4)

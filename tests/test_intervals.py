@@ -10,7 +10,15 @@ import pytest
 import torch
 
 import forecast
-from forecast import artefact, evaluation, prediction, recipe, training
+from forecast import (
+    artefact,
+    evaluation,
+    interval_openings,
+    prediction,
+    recipe,
+    series_context,
+    training,
+)
 from forecast.batch import Forecast, SeriesBatch, Spec
 from forecast.data import loading, tables
 from forecast.data.tables import TableOptions
@@ -269,7 +277,7 @@ def test_adaptive_intervals_follow_the_file_and_short_files_take_the_split_ones(
     forecaster = prediction.load(train(frame, "ridge").artefact)
 
     def predicted(rows, method):
-        table = prediction.read_context(forecaster, rows)
+        table = series_context.read_context(forecaster, rows)
         return prediction.predict_table(forecaster, table, level=[90], method=method)
 
     assert predicted(frame, "adaptive").intervals == "adaptive"
@@ -282,8 +290,8 @@ def test_adaptive_intervals_follow_the_file_and_short_files_take_the_split_ones(
 def test_what_predict_learns_from_the_past_is_what_it_forecast_there(train):
     frame = wide()
     forecaster = prediction.load(train(frame, "ridge").artefact)
-    table = prediction.read_context(forecaster, frame)
-    needed = prediction._recently_needed(
+    table = series_context.read_context(forecaster, frame)
+    needed = interval_openings.recently_needed(
         forecaster, table, forecaster.scaler, forecaster.covariates, np.empty((1, 12, 0)), 20,
         torch.device("cpu"),
     )  # fmt: skip

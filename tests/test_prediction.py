@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import forecast
-from forecast import artefact, prediction, recipe, training
+from forecast import artefact, prediction, recipe, series_context, training
 from forecast.errors import DataError, UsageError
 
 SMALL = ["model.width=16", "model.heads=2", "train.epochs=1", "train.threads=1"]
@@ -78,7 +78,7 @@ def test_new_short_and_empty_series_follow_their_rules(train):
             long_table(ids=("void",), rows=50).with_columns(y=pl.lit(None, dtype=pl.Float64)),
         ]
     )
-    table = prediction.read_context(forecaster, frame)
+    table = series_context.read_context(forecaster, frame)
     found = prediction.predict_table(forecaster, table)
     told = " ".join(found.notices)
     assert found.skipped == ("void",)
@@ -96,7 +96,9 @@ def test_a_column_without_a_value_is_left_empty_and_named(train):
     forecaster = train(frame)
     found = prediction.predict_table(
         forecaster,
-        prediction.read_context(forecaster, frame.with_columns(b=pl.lit(None, dtype=pl.Float64))),
+        series_context.read_context(
+            forecaster, frame.with_columns(b=pl.lit(None, dtype=pl.Float64))
+        ),
     )
     assert found.frame["b"].is_null().all() or found.frame["b"].is_nan().all()
     assert found.frame["a"].is_finite().all()
@@ -115,7 +117,7 @@ def test_categorical_columns_reach_the_model_by_level(train):
     changed = frame.with_columns(sky=pl.lit("rain"))
     assert not forecast.predict(forecaster, changed).equals(expected)
     with pytest.raises(DataError, match="'snow' is new to the model, which knows 'rain', 'sun'"):
-        prediction.read_context(forecaster, frame.with_columns(sky=pl.lit("snow")))
+        series_context.read_context(forecaster, frame.with_columns(sky=pl.lit("snow")))
 
 
 def test_ids_as_variates_of_one_series(train):
@@ -130,8 +132,8 @@ def test_ids_as_variates_of_one_series(train):
 def test_padding_in_front_has_the_calendar_of_the_time_before(train):
     frame = pl.DataFrame({"ds": hours(240), "y": np.arange(240.0)})
     forecaster = train(frame)
-    table = prediction.read_context(forecaster, frame.tail(10))
-    times = prediction._last_times(table, 48)
+    table = series_context.read_context(forecaster, frame.tail(10))
+    times = series_context.last_times(table, 48)
     assert (np.diff(times[0]) == np.timedelta64(1, "h")).all()
 
 

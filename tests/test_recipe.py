@@ -8,6 +8,7 @@ import pytest
 
 from forecast import recipe
 from forecast.errors import NotFoundError, UsageError
+from forecast.recipe_sections import recipe_names
 
 
 def test_flags_beat_the_file_and_set_beats_the_flags(tmp_path):
@@ -96,7 +97,7 @@ def test_a_path_in_a_recipe_is_meant_from_where_the_recipe_lies(tmp_path, monkey
     assert recipe.load("project/run.toml").data.source == "project/table.csv"
 
 
-@pytest.mark.parametrize("name", recipe.recipe_names())
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_that_ships_resolves(name):
     found = recipe.load(name)
     model, *_, horizon = name.split("-")

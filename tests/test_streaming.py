@@ -13,11 +13,11 @@ import torch
 
 import forecast
 from forecast import prediction
-from forecast.artefact import Forecaster
 from forecast.batch import SeriesBatch, Spec
 from forecast.data.layout import Layout
 from forecast.data.scaling import Scaler
 from forecast.errors import DataError, UsageError
+from forecast.forecasters import Forecaster
 from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.models.lmuformer import LMUFormer, LMUFormerConfig
 from forecast.models.titans import Titans, TitansConfig

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast import recipe, tuning
+from forecast import recipe, search_space, tuning
 from forecast.errors import UsageError
 
 ROWS = 300
@@ -38,7 +38,10 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("FORECAST_HOME", str(tmp_path / "home"))
 
 
-SEARCH = [tuning.parse("train.learning_rate=1e-4..1e-1"), tuning.parse("train.batch_size=8,64")]
+SEARCH = [
+    search_space.parse("train.learning_rate=1e-4..1e-1"),
+    search_space.parse("train.batch_size=8,64"),
+]
 
 
 def test_what_lies_in_the_test_part_changes_no_choice(tmp_path):
@@ -74,7 +77,7 @@ def test_a_search_goes_on_and_its_trials_are_runs_inside_of_one(tmp_path):
 
 
 def test_a_choice_that_breaks_training_is_a_bad_choice_and_no_error(tmp_path):
-    search = [tuning.parse("train.learning_rate=1e-3,1e30")]
+    search = [search_space.parse("train.learning_rate=1e-3,1e30")]
     path = table(tmp_path / "a.csv")
     found = tuning.tune(resolved(path, "train.learning_rate=1e30"), search, trials=6)
     assert found.settings == {"train.learning_rate": 1e-3}
@@ -113,10 +116,10 @@ def test_no_time_for_a_trial_is_said(tmp_path):
 def test_searches_that_make_no_sense_are_refused_at_once(tmp_path, text, words):
     own = resolved(table(tmp_path / "a.csv"))
     if words is None:
-        assert tuning.parse(text).choices == (5,)
+        assert search_space.parse(text).choices == (5,)
         return
     with pytest.raises(UsageError) as caught:
-        tuning.tune(own, [tuning.parse(text)], trials=1)
+        tuning.tune(own, [search_space.parse(text)], trials=1)
     assert words in f"{caught.value} {caught.value.hint}"
     with pytest.raises(UsageError, match="nothing to tune"):
         tuning.tune(recipe.load(tmp_path / "a.csv", model="ridge"), SEARCH)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import forecast
-from forecast.artefact import Forecaster
 from forecast.bulk import sources, tails
 from forecast.bulk.job import Job, Report, aligned, digest
 from forecast.bulk.output import Output, open_output, safe
@@ -26,6 +25,7 @@ from forecast.bulk.pieces import Failure
 from forecast.bulk.sources import Reading, Source
 from forecast.data.layout import Layout
 from forecast.errors import UsageError
+from forecast.forecasters import Forecaster
 
 __all__ = ["Failure", "Report", "is_called_for", "predict_files", "safe"]
 

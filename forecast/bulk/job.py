@@ -17,7 +17,6 @@ import torch
 
 import forecast
 from forecast import artefact, prediction
-from forecast.artefact import Forecaster
 from forecast.bulk.output import Output, Part
 from forecast.bulk.pieces import Failure
 from forecast.bulk.tails import Tails
@@ -25,6 +24,7 @@ from forecast.data import tables
 from forecast.data.tables import Table
 from forecast.device import choose_device
 from forecast.errors import DataError
+from forecast.forecasters import Forecaster
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,7 +256,7 @@ def aligned(part_series: int, forecaster: Forecaster) -> int:
 
     What a row gives may depend in its last bit on the size of its batch.
     """
-    batch = prediction.batch_size(forecaster)
+    batch = forecaster.batch_size
     return max(1, round(part_series / batch)) * batch
 
 

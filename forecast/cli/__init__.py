@@ -99,10 +99,11 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         console.panel("Stopped by Ctrl-C.", title="Stopped")
         return 130
-    except BrokenPipeError:
-        console.hush()
-        return 0
     except SystemExit as exit_:
+        # Typer makes an exit of 1 of a reader that has seen enough, such as `head`.
+        if isinstance(exit_.__context__, BrokenPipeError):
+            console.hush()
+            return 0
         return exit_.code if isinstance(exit_.code, int) else 1
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
         return _unexpected(error)

@@ -21,7 +21,7 @@ from forecast.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from forecast.artefact import AnySpec
+    from forecast.forecasters import AnySpec
     from forecast.recipe import Recipe
 
 

@@ -64,7 +64,8 @@ def show(
     Example: forecast models show itransformer
     """
     from forecast.models import model_info
-    from forecast.recipe import allowed, recipe_names
+    from forecast.recipe import allowed
+    from forecast.recipe_sections import recipe_names
 
     info = model_info(name)
     model, config = info.load()

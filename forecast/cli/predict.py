@@ -157,12 +157,12 @@ def predict(
 
       forecast predict ./artefact events.csv --at 1083000000 --top-k 20 --out links.csv
     """
-    from forecast import bulk, prediction
-    from forecast.artefact import GraphForecaster, GridForecaster
+    from forecast import bulk, prediction, series_context
     from forecast.cli import files, options, predicting
     from forecast.data import tables
     from forecast.device import set_threads
     from forecast.errors import PartialError, UsageError, nearest
+    from forecast.forecasters import GraphForecaster, GridForecaster
     from forecast.intervals import METHODS
 
     if intervals not in METHODS:
@@ -261,17 +261,17 @@ def predict(
     places = files.destinations(sources, out, as_json)
     known = earlier = None
     if history is not None:
-        earlier = prediction.read_context(forecaster, history, name=history, reading=reading)
+        earlier = series_context.read_context(forecaster, history, name=history, reading=reading)
     if future is not None:
-        known = prediction.read_future(forecaster, future, name=future, reading=reading)
+        known = series_context.read_future(forecaster, future, name=future, reading=reading)
     written: list[dict[str, Any]] = []
     skipped: list[str] = []
     for source, place in zip(sources, places, strict=True):
-        table = prediction.read_context(
+        table = series_context.read_context(
             forecaster, files.stream(source), name=files.label(source), reading=reading
         )
         if earlier is not None:
-            table = prediction.after_history(forecaster, table, earlier)
+            table = series_context.after_history(forecaster, table, earlier)
         predicted = prediction.predict_table(
             forecaster, table, device, future=known, level=level, method=intervals
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from forecast.cli import console
 
 if TYPE_CHECKING:
-    from forecast.artefact import GraphForecaster, GridForecaster
+    from forecast.forecasters import GraphForecaster, GridForecaster
 
 # How the names of forecasts of graphs end.
 _FRAMES = (".csv", ".csv.gz", ".parquet")

@@ -52,7 +52,7 @@ def tune(
 
       forecast tune sales.toml --search train.learning_rate=1e-5..1e-2 --search model.width=64,128
     """
-    from forecast import recipe, tuning
+    from forecast import recipe, search_space, tuning
     from forecast.cli.progress import Progress
     from forecast.device import Stopwatch
 
@@ -60,7 +60,8 @@ def tune(
     resolved = recipe.load(
         target, model=model, lookback=lookback, horizon=horizon, settings=settings or ()
     )
-    searches = [tuning.parse(text) for text in search or ()] or tuning.default_searches(resolved)
+    searches = [search_space.parse(text) for text in search or ()]
+    searches = searches or search_space.default_searches(resolved)
     with Progress() as watcher:
         found = tuning.tune(resolved, searches, trials=trials, seconds=seconds, watcher=watcher)
     if as_json:

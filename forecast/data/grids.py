@@ -16,16 +16,7 @@ from torch import Tensor, nn
 
 from forecast.batch import GridSpec
 from forecast.data import DATASETS, grid_maps, known_grids
-from forecast.data.climatology import (
-    LAGS,
-    Lag,
-    Table,
-    check_reference,
-    fit_table,
-    lag_reach,
-    lag_steps,
-    slots_of,
-)
+from forecast.data.climatology import LAGS, Table, lag_reach, lag_steps
 from forecast.data.grid_axes import ROUND
 from forecast.data.grid_files import (
     GridOptions,
@@ -35,8 +26,9 @@ from forecast.data.grid_files import (
     short,
 )
 from forecast.data.grid_reading import Grid, read
+from forecast.data.grid_references import reference, reference_names
 from forecast.data.grid_section import GridSection
-from forecast.data.grid_times import Clock, calendar, lag_rows
+from forecast.data.grid_times import calendar
 from forecast.data.grid_windows import (
     Frames,
     GridScaler,
@@ -49,10 +41,6 @@ from forecast.errors import DataError, UsageError
 from forecast.grid_metrics import GridErrorSums
 
 _PARTS = ("train", "val", "test")
-# A day-of-year mean needs several years, a week's mean several weeks of training frames.
-_YEARS, _WEEKS = 3, 3
-# So many days of training frames the recent means of the weather are worth.
-_DAYS = {"day": 2, "3-day-mean": 7, "7-day-mean": 14}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +120,10 @@ class GridData:
     def arrays(self) -> dict[str, Tensor]:
         """Give the tensors that forecasting with a model trained on this needs."""
         arrays = {"scaler.mean": self.scaler.mean, "scaler.deviation": self.scaler.deviation}
-        for reference in self.frames.references:
-            if isinstance(reference, Table):
-                arrays[f"{reference.name}.means"] = reference.means
-                arrays[f"{reference.name}.counts"] = reference.counts
+        for table in self.frames.references:
+            if isinstance(table, Table):
+                arrays[f"{table.name}.means"] = table.means
+                arrays[f"{table.name}.counts"] = table.counts
         return {name: tensor.cpu() for name, tensor in arrays.items()}
 
     def describe(self) -> dict[str, Any]:
@@ -200,7 +188,14 @@ def load(
     horizon = horizon or lookback
     borders = borders_of(section, grid)
     data = build(
-        grid, section, lookback, horizon, borders, _names(section, grid, borders[0]), device, arrays
+        grid,
+        section,
+        lookback,
+        horizon,
+        borders,
+        reference_names(section, grid, borders[0]),
+        device,
+        arrays,
     )
     if not len(data.windows("train")):
         raise DataError(
@@ -275,7 +270,7 @@ def build(
         scaler = scaler.to(place)
     frames = replace(frames, scaler=scaler)
     references = tuple(
-        _reference(name, frames, times, clock, borders[0], arrays, horizon) for name in names
+        reference(name, frames, times, clock, borders[0], arrays, horizon) for name in names
     )
     lags = [
         lag_reach(name, lag_steps(name, clock.step, clock.months), horizon)
@@ -313,70 +308,6 @@ def build(
         digest=storage.digest(),
         notices=tuple(notices),
     )
-
-
-def _reference(
-    name: str,
-    frames: Frames,
-    times: np.ndarray,
-    clock: Clock,
-    fitted: int,
-    arrays: Mapping[str, Tensor] | None,
-    horizon: int,
-) -> Lag | Table:
-    if name in LAGS:
-        rows = lag_rows(
-            times,
-            len(frames.values),
-            clock,
-            lag_steps(name, clock.step, clock.months),
-            count=LAGS[name][1],
-            horizon=horizon,
-        )
-        return Lag(name=name, rows=torch.from_numpy(rows))
-    if arrays is None:
-        return fit_table(name, times, clock.per_day, frames.blocks(fitted), fitted, frames.device)
-    return Table(
-        name=name,
-        slots=torch.from_numpy(slots_of(name, times, clock.per_day)).to(frames.device),
-        means=arrays[f"{name}.means"].to(frames.device),
-        counts=arrays[f"{name}.counts"].to(frames.device),
-        fitted=fitted,
-    )
-
-
-def _names(section: GridSection, grid: Grid, fitted: int) -> tuple[str, ...]:
-    """Give the references asked for, or those that the training frames are many enough for."""
-    clock = grid.clock
-    if section.references is not None:
-        for name in section.references:
-            check_reference(name)
-            if not clock.dated or (name in LAGS and not lag_steps(name, clock.step, clock.months)):
-                step = f"steps of {clock.frequency}" if clock.dated else "frames without dates"
-                raise UsageError(
-                    f"The reference {name!r} is no whole number of {step}.",
-                    hint="Leave it out of data.references.",
-                )
-        return section.references
-    if not clock.dated:
-        return ()
-    if clock.months:
-        return tuple(
-            name for name in ("year", "month-of-year")
-            if name == "month-of-year" or lag_steps(name, 0, clock.months)
-        )  # fmt: skip
-    days = fitted * clock.step / 86_400e6
-    # Crowds follow weeks; the weather does not, but goes on from its last days.
-    wanted = {"day": 2, "week": 7 * _WEEKS} if section.counts else _DAYS
-    lags = [
-        name for name, least in wanted.items() if lag_steps(name, clock.step, 0) and days >= least
-    ]
-    if days >= 365 * _YEARS and not section.counts:
-        return (*lags, "day-of-year")
-    tables = ["time-of-day"] if clock.per_day > 1 and days >= 2 else []
-    if section.counts and days >= 7 * _WEEKS:
-        tables.append("time-of-week")
-    return (*lags, *tables)
 
 
 def borders_of(section: GridSection, grid: Grid) -> tuple[int, int, int]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from forecast import prediction
-from forecast.artefact import Forecaster
 from forecast.engines.arrow import ERROR, Forecasting
 from forecast.errors import MissingExtraError, NotFoundError, UsageError, nearest
+from forecast.forecasters import Forecaster
 
 __all__ = ["ENGINES", "ERROR", "Distributed", "Forecasting", "predict_files"]
 

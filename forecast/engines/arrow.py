@@ -14,11 +14,11 @@ from typing import Any, cast
 
 import polars as pl
 
-from forecast import prediction
-from forecast.artefact import Forecaster
+from forecast import prediction, series_context
 from forecast.bulk import PART_SERIES
 from forecast.bulk.job import aligned
 from forecast.errors import DataError
+from forecast.forecasters import Forecaster
 
 # The column that says why a series has no forecast; null for all others.
 ERROR = "forecast_error"
@@ -119,7 +119,7 @@ def id_column(model: str) -> str:
 
 def _predict(model: str, level: tuple[float, ...] | None, frame: pl.DataFrame) -> pl.DataFrame:
     forecaster = _loaded(model)
-    table = prediction.read_context(forecaster, frame)
+    table = series_context.read_context(forecaster, frame)
     found = prediction.predict_table(forecaster, table, level=level, method="split")
     told = found.frame.with_columns(pl.lit(None, pl.String).alias(ERROR))
     if not found.skipped:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 import forecast
 from forecast import artefact
-from forecast.artefact import Forecaster
 from forecast.data import time_formats
 from forecast.data.calendar import calendar_features
 from forecast.data.frequency import Frequency
@@ -27,6 +26,7 @@ from forecast.data.scaling import rounded
 from forecast.data.zones import to_utc
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.forecasters import Forecaster
 from forecast.models.replay import carries_state
 from forecast.streaming.store import SPARE, Store
 from forecast.streaming.window import RollingWindow, Streaming

@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from forecast.artefact import AnyForecaster, AnySpec
 from forecast.batch import Batches
 from forecast.errors import DataError, UsageError
 from forecast.evaluation import judged
+from forecast.forecasters import AnyForecaster, AnySpec
 from forecast.loop import Fitted
 from forecast.models import MODELS
 from forecast.recipe import Recipe

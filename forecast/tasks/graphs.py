@@ -19,6 +19,7 @@ from forecast.data.graph_links import LinkData, ShareData
 from forecast.data.graphs import GraphData
 from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.evaluation import refuse_changed
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.recipe import Recipe
 from forecast.tasks import Finished, Fold, Plan, flat, refuse_cold, too_short
@@ -83,12 +84,8 @@ def evaluate(
             horizon=spec.horizon,
             arrays=forecaster.statistics,
         )
-        if recipe is None and data.digest != forecaster.data["digest"]:
-            raise DataError(
-                f"{forecaster.recipe.source_name} has changed since training: the digest of its "
-                f"events or values was {forecaster.data['digest']} and is {data.digest}.",
-                hint="Name the file as an argument to score what is new in it.",
-            )
+        if recipe is None:
+            refuse_changed(forecaster, data.digest)
     else:
         data = graphs.whole(
             forecaster.graph, forecaster.statistics, spec, source, history=forecaster.history

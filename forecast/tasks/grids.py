@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from forecast import grid_prediction
-from forecast.artefact import AnyForecaster, GridForecaster
 from forecast.batch import Batches, Forecast, GridBatch, GridSpec
 from forecast.data import grid_context, grid_reading, grids
 from forecast.data.grids import GridData
 from forecast.data.time_formats import shown
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.evaluation import refuse_changed
+from forecast.forecasters import AnyForecaster, GridForecaster
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.models.grid_baselines import rule_names, rules
 from forecast.recipe import Recipe
@@ -76,12 +77,8 @@ def evaluate(
             device=place,
             arrays=forecaster.statistics,
         )
-        if recipe is None and data.digest != forecaster.data["digest"]:
-            raise DataError(
-                f"{forecaster.recipe.source_name} has changed since training: the digest of its "
-                f"frames was {forecaster.data['digest']} and is {data.digest}.",
-                hint="Name the file as an argument to score all its frames as new data.",
-            )
+        if recipe is None:
+            refuse_changed(forecaster, data.digest)
     else:
         data = grid_context.whole(forecaster.grid, forecaster.statistics, spec, source, place)
     scores = score(copy.deepcopy(forecaster.model).to(place), data, "test")

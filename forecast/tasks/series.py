@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from forecast import diagnostics, evaluation, pictures, prediction
-from forecast.artefact import AnyForecaster, Forecaster
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.data import loading, tables
 from forecast.data.known import Split
 from forecast.data.loading import SeriesData
 from forecast.data.time_formats import shown
 from forecast.errors import UsageError
+from forecast.forecasters import AnyForecaster, Forecaster
 from forecast.loop import Fitted
 from forecast.models import MODELS, replay, unread_covariates
 from forecast.recipe import Recipe

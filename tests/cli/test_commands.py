@@ -254,6 +254,7 @@ def test_output_survives_a_reader_that_leaves(table, trained, user_environment):
         ["bash", "-o", "pipefail", "-c", command],
         capture_output=True, text=True, env=user_environment, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "date,load,heat\n"
     assert "Error" not in done.stderr
     assert "Traceback" not in done.stderr

@@ -84,6 +84,28 @@ def test_killed_and_fed_again_it_goes_on(start, forecast, trained, rows, tmp_pat
     assert replayed >= 5
 
 
+def test_a_reader_that_leaves_ends_it_and_the_state_is_that_of_what_was_written(
+    start, forecast, trained, rows, tmp_path
+):
+    header, lines = rows
+    text = header + "".join(lines)
+    forecasts = forecast("stream", trained["artefact"], stdin=text).stdout.splitlines()[1:]
+    state = tmp_path / "state.safetensors"
+    process = start(trained["artefact"], "--state", state, "--save-every", 5)
+    process.stdin.write(header + "".join(lines[:40]))
+    process.stdout.readline()
+    assert [process.stdout.readline().rstrip() for _ in range(40 * 12)] == forecasts[: 40 * 12]
+    process.stdout.close()
+    process.stdin.write("".join(lines[40:]))
+    assert process.wait(60) == 0
+    assert "rows: " in (told := process.stderr.read())
+    assert "Error" not in told
+    again = forecast("stream", trained["artefact"], "--state", state, stdin=text)
+    # 40 rows are eight times five; none of those whose forecasts found no reader is in the state.
+    assert "replayed: 40" in again.stderr
+    assert again.stdout.splitlines()[1:] == forecasts[40 * 12 :]
+
+
 def test_what_it_cannot_do_is_one_panel(forecast, trained, rows, tmp_path):
     header, lines = rows
     done = forecast("stream", trained["artefact"], stdin="when,load,heat\n")

@@ -267,6 +267,7 @@ OPTIONS = st.fixed_dictionaries(
 
 
 def refused_or_read(content, options, columns=None, frequency=None):
+    """Assert that a table is refused with a message and a hint, or is sound and can be forecast."""
     stream, settled = io.BytesIO(content), TableOptions(**options)
     try:
         found = read(stream, settled, columns=columns, frequency=frequency)

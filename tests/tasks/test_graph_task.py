@@ -9,8 +9,8 @@ import pytest
 
 import forecast
 from forecast import artefact, recipe, tasks, training
-from forecast.artefact import GraphForecaster
 from forecast.errors import DataError, UsageError
+from forecast.forecasters import GraphForecaster
 
 SMALL = [
     "train.epochs=1", "train.threads=1", "model.width=16", "model.heads=2", "model.depth=1",

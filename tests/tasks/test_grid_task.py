@@ -13,8 +13,8 @@ import xarray as xr
 
 import forecast
 from forecast import artefact, prediction, recipe, tasks, training
-from forecast.artefact import GridForecaster
 from forecast.errors import DataError, UsageError
+from forecast.forecasters import GridForecaster
 
 SMALL = [
     "model.width=16", "model.heads=2", "model.gate=32", "model.blocks=3", "train.epochs=1",

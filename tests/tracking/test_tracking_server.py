@@ -23,6 +23,7 @@ import forecast
 from forecast import artefact, recipe
 from forecast.data import loading, tables
 from forecast.errors import ForecastError
+from forecast.forecasters import Forecaster
 from forecast.prediction import predict_frame
 from forecast.tracking import Run, promote, resolve, rows, show
 
@@ -90,7 +91,7 @@ def forecaster(tmp_path: Path) -> Path:
     folder = tmp_path / "artefact"
     artefact.save(
         folder,
-        artefact.Forecaster(
+        Forecaster(
             model=artefact.build(resolved.model, resolved.model_config, data.spec),
             recipe=resolved,
             spec=data.spec,
