@@ -23,11 +23,11 @@ import torch
 from torch import nn
 
 from forecast import artefact, atomic, distributed, evaluation, recipe, runs, tasks
-from forecast.artefact import AnyForecaster
 from forecast.checkpoint import Checkpoint
 from forecast.device import Stopwatch, choose_precision, device_for, set_threads
 from forecast.distributed import Team
 from forecast.errors import UsageError
+from forecast.forecasters import AnyForecaster
 from forecast.loop import Fitted, Interrupted, Silence, Watcher, fit
 from forecast.models import MODELS
 from forecast.prediction import load as load_forecaster

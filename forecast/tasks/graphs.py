@@ -12,7 +12,6 @@ import polars as pl
 import torch
 from torch import nn
 
-from forecast.artefact import AnyForecaster, GraphForecaster
 from forecast.batch import Batches, EventSpec
 from forecast.data import graph_context, graphs
 from forecast.data.graph_links import LinkData, ShareData
@@ -20,6 +19,7 @@ from forecast.data.graphs import GraphData
 from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.evaluation import refuse_changed
+from forecast.forecasters import AnyForecaster, GraphForecaster
 from forecast.loop import EVALUATION_BATCH, Fitted
 from forecast.recipe import Recipe
 from forecast.tasks import Finished, Fold, Plan, flat, refuse_cold, too_short
