@@ -172,18 +172,17 @@ def run(
     past = batch.past
     count, rows, variates = past.shape
     state = begin(model, count, variates) if state is None else state
-    first = 0 if kept is None else rows - kept
+    kept = rows if kept is None else kept
     size = rows if torch.is_grad_enabled() else _PIECE
     values: list[Tensor] = [past.new_empty(count, 0, model.horizon, variates)]
-    for start in range(0, rows, size):
-        piece = slice(start, min(start + size, rows))
+    for piece, some in _pieces(rows, kept, size):
         forecasts, state = _advance(
             model,
             past[:, piece],
             None if batch.past_mask is None else batch.past_mask[:, piece],
             None if batch.past_time is None else batch.past_time[:, piece],
             state,
-            max(0, piece.stop - max(first, start)),
+            some,
             backend,
         )
         values.append(forecasts)
@@ -245,16 +244,30 @@ def _examples(
     for batch in part.batches(_PIECE):
         truth, mask = batch.truth()
         state = begin(model, len(batch), batch.past.shape[2])
-        before = {name: value.flatten(0, 1) for name, value in state.items()}
-        known = _known(batch.past, batch.past_mask, before, together)
-        features, _ = direct.features(known, before, batch.scored)
-        last = known.values[:, -batch.scored :].unsqueeze(2)  # (N, K, 1, V)
-        change = (targets(truth) - last).permute(0, 3, 1, 2)  # (N, V, K, H)
-        if mask is None:
-            yield features.flatten(0, 2), change.flatten(0, 2)
-        else:
-            whole = targets(mask).all(2).transpose(1, 2)  # (N, V, K)
-            yield features[whole], change[whole]
+        state = {name: value.flatten(0, 1) for name, value in state.items()}
+        done = 0
+        for piece, kept in _pieces(batch.past.shape[1], batch.scored, _PIECE):
+            seen = None if batch.past_mask is None else batch.past_mask[:, piece]
+            known = _known(batch.past[:, piece], seen, state, together)
+            features, moved = direct.features(known, state, kept)  # (N, V, K, X)
+            state = {"last": known.values[:, -1], "count": known.rows} | moved
+            if not kept:
+                continue
+            some = slice(done, done := done + kept)
+            last = known.values[:, -kept:].unsqueeze(2)  # (N, K, 1, V)
+            change = (targets(truth[:, some]) - last).permute(0, 3, 1, 2)  # (N, V, K, H)
+            if mask is None:
+                yield features.flatten(0, 2), change.flatten(0, 2)
+            else:
+                whole = targets(mask[:, some]).all(2).transpose(1, 2)  # (N, V, K)
+                yield features[whole], change[whole]
+
+
+def _pieces(rows: int, kept: int, size: int) -> Iterator[tuple[slice, int]]:
+    """Cut rows into pieces, and tell how many of the last `kept` rows lie in each."""
+    for start in range(0, rows, size):
+        stop = min(start + size, rows)
+        yield slice(start, stop), min(stop - start, max(0, stop - rows + kept))
 
 
 def _advance(

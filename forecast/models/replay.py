@@ -5,6 +5,7 @@ Letters: B batch, K positions, L rows, H horizon, C variates.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import cast
 
@@ -101,15 +102,17 @@ def answers(
         def flat(part: Tensor, counted: Tensor | None = segment.counted) -> Tensor:
             return part.flatten(0, 1) if counted is None else part[counted]
 
-        yield (
-            Forecast(values=flat(dense.values), quantiles=dense.quantiles),
-            SeriesBatch(
-                past=flat(last),
-                target=flat(truth),
-                target_mask=None if mask is None else flat(mask),
-                series_id=None if series is None else flat(series),
-            ),
+        # What is made of forecasts takes many times their memory.
+        parts = (
+            None if part is None else flat(part)
+            for part in (dense.values, last, truth, mask, series)
         )
+        pieces = (itertools.repeat(None) if part is None else part.split(size) for part in parts)
+        for values, past, target, seen, owner in zip(*pieces, strict=False):
+            yield (
+                Forecast(values=values, quantiles=dense.quantiles),
+                SeriesBatch(past=past, target=target, target_mask=seen, series_id=owner),
+            )
 
 
 def beginnings(model: nn.Module, windows: Windows) -> Segments:

@@ -8,8 +8,9 @@ Source: Behrouz et al., "Titans", arXiv 2501.00663, sections 3 and 4.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,8 +19,11 @@ from torch import Tensor, nn
 from forecast.kernels import memory as kernel
 from forecast.kernels.attention import attention
 from forecast.models.carried import State
+from forecast.models.recomputed import recomputed
 
 Target = Literal["next", "self"]
+# Tokens between two states that are kept for the gradient.
+_SLAB = 1_024
 # Tokens that the convolutions on queries, keys and values look at.
 _KERNEL = 4
 _ROTARY_BASE = 10_000.0
@@ -118,7 +122,13 @@ class Memory(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "N T D"], known: Tokens, state: State
     ) -> tuple[Float[Tensor, "N T D"], State]:
-        """Return what is read, and the state after the last token."""
+        """Return what is read, and the state after the last token.
+
+        Many tokens are taken slab by slab: of each its inputs are kept for the gradient, and the
+        rest is computed again.
+        """
+        if tokens.shape[1] > _SLAB:
+            return self._slabs(tokens, known, state)
         inputs = self.norm(tokens)
         q, k, v, after = self._written(inputs, known, state)
         held = kernel.State(state["memory"], state.get("surprise"))
@@ -164,6 +174,30 @@ class Memory(nn.Module):
         gate = kernel.gates(*numbers)  # pyright: ignore[reportArgumentType]
         return gate._replace(write=gate.write * known.live.unsqueeze(1))
 
+    def _slabs(
+        self, tokens: Float[Tensor, "N T D"], known: Tokens, state: State
+    ) -> tuple[Float[Tensor, "N T D"], State]:
+        names, weights = list(self.sizes()), dict(self.named_parameters())
+
+        def run(own: Tokens, some: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            before = dict(zip(names, rest, strict=False))
+            given = dict(zip(weights, rest[len(names) :], strict=True))
+            read, after = torch.func.functional_call(self, given, (some, own, before))
+            # A view would hold on to all that it is a part of.
+            return read, *(after[name].clone() for name in names)
+
+        reads: list[Tensor] = []
+        *most, last = tokens.split(_SLAB, 1)
+        for number, some in enumerate(most):
+            own = functools.partial(run, known.part(slice(number * _SLAB, (number + 1) * _SLAB)))
+            held = (state[name] for name in names)
+            read, *after = recomputed(own, some, *held, *weights.values())
+            state = dict(zip(names, after, strict=True))
+            reads.append(read)
+        # The way back begins with the last: what it keeps is soon gone.
+        read, state = self(last, known.part(slice(len(most) * _SLAB, None)), state)
+        return torch.cat([*reads, read], 1), state
+
     def _written(
         self, inputs: Float[Tensor, "N T D"], known: Tokens, state: State
     ) -> tuple[Tensor, Tensor, Tensor, State]:
@@ -181,9 +215,7 @@ class Memory(nn.Module):
         """Give queries, keys and values, and the rows that the next convolution looks back on."""
         count = inputs.shape[1]
         reach = torch.cat([ring, known.kept(self.project(inputs))], 1)
-        mixed = self.mix_bias
-        for row, weight in enumerate(self.mix.unbind(0)):
-            mixed = torch.addcmul(mixed, reach[:, row : row + count], weight)
+        mixed = _Mixed.apply(reach, self.mix, self.mix_bias)
         # Nothing is written under the key of an absent token: it is 0.
         q, k, v = (self._heads(known.kept(x)) for x in nn.functional.silu(mixed).chunk(3, 2))
         return kernel.unit(q), kernel.unit(k), v, reach[:, count:]
@@ -196,6 +228,34 @@ class Memory(nn.Module):
     ) -> Float[Tensor, "N T D"]:
         merged = self.norm_read(read.transpose(1, 2)).flatten(2)
         return self.out(merged * nn.functional.silu(self.gate(inputs)))
+
+
+class _Mixed(torch.autograd.Function):
+    """Convolve each channel over the rows; by torch alone the way back copies all rows per tap."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        reach: Float[Tensor, "N R X"],
+        mix: Float[Tensor, "W X"],
+        bias: Float[Tensor, " X"],
+    ) -> Float[Tensor, "N T X"]:
+        ctx.save_for_backward(reach, mix)
+        count, mixed = reach.shape[1] - len(mix) + 1, bias
+        for row, weight in enumerate(mix.unbind(0)):
+            mixed = torch.addcmul(mixed, reach[:, row : row + count], weight)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        reach, mix = ctx.saved_tensors
+        (slope,) = gradients
+        count, d_reach, d_mix = slope.shape[1], torch.zeros_like(reach), torch.empty_like(mix)
+        for row in reversed(range(len(mix))):
+            rows = slice(row, row + count)
+            d_reach[:, rows] += slope * mix[row]
+            d_mix[row] = (slope * reach[:, rows]).sum((0, 1))
+        return d_reach, d_mix, slope.sum((0, 1))
 
 
 class WindowAttention(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -225,6 +226,7 @@ def test_answers_have_the_truth_of_the_windows_and_all_history_before_it():
     model, windows = make(variates=1), panel()
     windows = windows.every(3)
     found = list(answers(model, windows, 100))
+    assert max(len(batch) for _, batch in found) <= 100
     expected = windows.batch(torch.arange(len(windows)))
     assert torch.equal(torch.cat([batch.target for _, batch in found]), expected.target)
     assert torch.equal(torch.cat([batch.series_id for _, batch in found]), expected.series_id)
@@ -233,6 +235,20 @@ def test_answers_have_the_truth_of_the_windows_and_all_history_before_it():
     with torch.no_grad():
         past = windows.series.values[600 : int(windows.origins[-1])].unsqueeze(0)
         torch.testing.assert_close(model(SeriesBatch(past=past)).values[0], values[-1])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_direct_path_is_the_same_solved_in_pieces(monkeypatch, missing):
+    windows, found = panel(), []
+    if missing:
+        mask = torch.rand(windows.series.values.shape, generator=torch.Generator()) > 0.02
+        windows = replace(windows, series=replace(windows.series, mask=mask))
+    for rows in (10_000, 50):
+        monkeypatch.setattr("forecast.models.carried._PIECE", rows)
+        model = make(variates=1, direct_window=48)
+        prepare(model, windows, windows)
+        found.append(model.direct.map.weight)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-4)
 
 
 def test_it_learns_a_signal_it_can_learn_and_forecasts_better_the_more_it_has_seen():

@@ -205,6 +205,29 @@ def test_a_long_stream_of_a_season_leaves_the_memory_bounded():
     assert state["memory"].square().mean().sqrt() < 2
 
 
+def test_slabs_computed_again_have_the_values_and_gradients_of_the_whole(monkeypatch):
+    torch.manual_seed(0)
+    layer = Memory(16, heads=2, momentum=True, target="next").double()
+    tokens = torch.randn(3, 100, 16, dtype=torch.float64, requires_grad=True)
+    place = (torch.arange(100) + torch.tensor([[0], [-7], [5]])).expand(3, -1)
+    known = Tokens.at(place, torch.rand(3, 100) > 0.1)
+    before = {
+        name: torch.randn(3, *size, dtype=torch.float64, requires_grad=True)
+        for name, size in layer.sizes().items()
+    }
+    found = []
+    for slab in (1_000, 16):
+        monkeypatch.setattr("forecast.models.titans_layers._SLAB", slab)
+        # What other layers carry is none of the memory's.
+        read, after = layer(tokens, known, before | {"pairs": torch.zeros(3, 1)})
+        outputs = [read, *(after[name] for name in before)]
+        wanted = [tokens, *before.values(), *layer.parameters()]
+        slopes = torch.autograd.grad(sum(x.square().sum() for x in outputs), wanted)
+        found.append([*outputs, *slopes])
+    for whole, cut in zip(*found, strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-9, atol=1e-10)
+
+
 def test_sizes_of_the_specification():
     assert sum(
         x.numel() for x in Memory(128, heads=1, momentum=True, target="next").parameters()
