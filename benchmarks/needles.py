@@ -33,10 +33,12 @@ NOISE, MEMORY_OF_NOISE = 0.05, 0.8
 TRAINED = (128, 256, 512, 1_024)
 DISTANCES = (*TRAINED, 2_048, 4_096, 8_192, 16_384)
 TRIALS = 200
-# Distances of the first half of training, and of the second.
-NEAR = (40, 56, 64, 80)
-MIXED = (64, 128, 256, 64, 128, 512, 64, 1_024)
-STEPS = {"event": 1_300, "level": 1_200, "regime": 800}
+# Training: its steps, the share of them on near distances alone, distances, rows of a batch, and
+# the rows of background before a carried state.
+STEPS = {"event": 800, "level": 600, "regime": 500}
+EARLY, NEAR, FAR = 0.35, (40, 88), (64, 1_024)
+ROWS, CARRIED = 6_144, 1_536
+RATE, RATE_OF_GATES = 3e-3, 9e-3
 GATES = ("write", "forget", "move")
 NETS = {
     "titans": {"variant": "memory"},
@@ -134,7 +136,7 @@ def main() -> None:
             begun = time.process_time()
             model = build(task, options.seed, **NETS[net])
             train(model, task, options.steps or STEPS[task], options.seed)
-            # Attention alone sees 4 tokens, whatever lies before them.
+            # Attention alone sees 7 tokens, whatever lies before them.
             wrong = ask(model, task, rows=2 * DAY if net == "attention" else None)
             show(task, net, [recall(x) for x in wrong], time.process_time() - begun)
             show(task, f"{net}, RMSE", [float(x.square().mean().sqrt()) for x in wrong])
@@ -149,52 +151,71 @@ def show(task: str, name: str, figures: list[float], cost: float = 0.0) -> None:
 
 
 def build(task: str, seed: int, **fields: object):
-    """Make a small Titans, with first weights as large as a net without a direct path wants.
+    """Make a small Titans of two blocks: the first one's layer gives the second features.
 
-    The model's own begin near nothing, to correct a ridge regression. Forgetting begins at a
-    half-life of some 5,600 tokens, far beyond what is asked.
+    Keys, queries and gates are nearly linear in a token. What tells a needle from background, and
+    one patch of a shape from another, is not.
     """
     from forecast.batch import Spec
     from forecast.models.titans import Titans, TitansConfig
 
     torch.manual_seed(seed)
-    # Attention sees 4 tokens, 32 rows or less: no needle.
-    config = {"width": 128, "window": 4, "persistent": 0, "dropout": 0.0, "direct": False}
-    config |= {"channel_independent": False, "patch": PATCH[task]} | fields
+    # Two blocks of attention see 7 tokens, 56 rows or less: no needle.
+    config = {"width": 128, "depth": 2, "heads": 1, "window": 4, "persistent": 0, "dropout": 0.0}
+    config |= {"direct": False, "channel_independent": False, "patch": PATCH[task]} | fields
     horizon, variates = DAY if task == "regime" else 8, 2 if task == "level" else 1
     spec = Spec(lookback=LEAD, horizon=horizon, variates=variates, season=DAY)
     model = Titans(TitansConfig(**config), spec)  # pyright: ignore[reportArgumentType]
-    with torch.no_grad():
-        for name, layer in model.named_modules():
-            if isinstance(layer, torch.nn.Linear) and name != "head":
-                gate = name.rpartition(".")[2] in ("write", "forget", "move")
-                layer.weight.normal_(0, (0.1 if gate else 1) / math.sqrt(layer.in_features))
-                if name.endswith("forget"):
-                    layer.bias.fill_(-9.0)
-        model.embed.bias.normal_(0, 0.5)
+    begin(model)
     return model
 
 
-def train(model, task: str, steps: int, seed: int) -> None:
-    """Train on answers alone: for half the steps on distances beyond attention, then on longer.
+@torch.no_grad()
+def begin(model) -> None:
+    """Set first weights that find a needle again before anything is learned.
 
-    Half of the later batches of `event` and `level` begin with a state carried over 480 rows
-    before, which pass no gradient on.
+    The model's own begin near nothing, to correct a ridge regression; these are as large as a net
+    without a direct path wants. A query is the key of the same patch, whatever lies before it.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear) and name != "head":
+            gate = name.rpartition(".")[2] in GATES
+            layer.weight.normal_(0, (0.1 if gate else 1) / math.sqrt(layer.in_features))
+    model.embed.bias.normal_(0, 0.5)
+    for number, block in enumerate(model.blocks):
+        memory = block.memory
+        if memory is None:
+            continue
+        query, key, _ = memory.project.weight.chunk(3)
+        query.copy_(key)
+        memory.mix.normal_(0, 0.05)
+        memory.mix[-1] = 1.0
+        # A half-life of some 5,600 tokens, far beyond what is asked.
+        memory.forget.bias.fill_(-9.0)
+        if number + 1 < len(model.blocks):
+            memory.out.weight.zero_()
+
+
+def train(model, task: str, steps: int, seed: int) -> None:
+    """Train on answers alone: first on near distances, then on all up to 1,024.
+
+    Half of the later batches of `event` and `level` begin with a state carried over background,
+    which passes no gradient on: a memory that is full, as it is after a long distance.
     """
     random = torch.Generator().manual_seed(seed)
     gates = [p for name, p in model.named_parameters() if name.split(".")[-2] in GATES]
     others = [p for name, p in model.named_parameters() if name.split(".")[-2] not in GATES]
-    groups = [{"params": others, "lr": 5e-3}, {"params": gates, "lr": 1.5e-2}]
+    groups = [{"params": others, "lr": RATE}, {"params": gates, "lr": RATE_OF_GATES}]
     groups = [group for group in groups if group["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, pct_start=0.1)
+    lead = LEAD if task == "regime" else 24
     for step in range(steps):
-        early = 2 * step < steps
-        distance = (NEAR if early else MIXED)[step % (len(NEAR) if early else len(MIXED))]
-        carried = 0 if early or task == "regime" or random_bit(random) else 480
-        lead = 24 if task != "regime" else 72
-        count = max(8, 6_144 // (distance + lead))
+        early = step < EARLY * steps
+        distance = draw(*(NEAR if early else FAR), PATCH[task], random)
+        carried = 0 if early or task == "regime" or step % 2 else CARRIED
+        count = max(8, ROWS // (distance + lead))
         trials = TASKS[task](count, distance, random, lead + carried)
         state = None
         if carried:
@@ -209,8 +230,10 @@ def train(model, task: str, steps: int, seed: int) -> None:
         schedule.step()
 
 
-def random_bit(random: torch.Generator) -> bool:
-    return bool(torch.randint(2, (), generator=random))
+def draw(least: int, most: int, patch: int, random: torch.Generator) -> int:
+    """Draw a distance of whole patches, as often between 100 and 200 as between 200 and 400."""
+    share = float(torch.rand((), generator=random))
+    return round(least * (most / least) ** share / patch) * patch
 
 
 def batch(past: Tensor):
