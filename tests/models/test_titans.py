@@ -24,6 +24,8 @@ KINDS = {
     "memory alone": {"variant": "memory", "momentum": True},
     "attention alone": {"variant": "attention", "persistent": 0},
     "own scale": {"half_life": 20.0, "momentum": True, "target": "self"},
+    "deep": {"memory": "deep", "momentum": True},
+    "deep context": {"memory": "deep", "variant": "context", "target": "self"},
     "joint": {"channel_independent": False, "calendar": True, "direct": False},
 }
 
