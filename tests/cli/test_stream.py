@@ -120,7 +120,11 @@ def test_json_lines_and_info(forecast, trained, rows):
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [("lmuformer", ["model.windows=[48]"]), ("titans", ["model.heads=2", "model.segment=128"])],
+    [
+        ("lmuformer", ["model.windows=[48]"]),
+        ("titans", ["model.heads=2", "model.segment=128"]),
+        ("titans", ["model.heads=2", "model.segment=128", "model.memory=deep"]),
+    ],
 )
 def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_path, model, settings):
     out = tmp_path / "artefact"

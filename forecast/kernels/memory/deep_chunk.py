@@ -13,19 +13,17 @@ comes after t, so that a later token changes no bit of an earlier answer.
 For a gradient several chunks at a time are computed again rather than kept, so that what is kept
 of a chunk is a fraction of its weights.
 
-Letters: N planes (a head of a sample each), H heads, C tokens of a chunk, K key width, R inner
-width, V value width.
+Letters: B batch, H heads, N planes (a head of a sample each), T tokens, C tokens of a chunk, K key
+width, R inner width, V value width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from forecast.kernels.memory.deep_reference import (
     CHUNK,
@@ -40,8 +38,8 @@ from forecast.kernels.memory.deep_reference import (
 _GROUP = 16
 
 
-class Chunk(NamedTuple):
-    """Hold the tokens of a chunk, or of the part of one that is there.
+class Written(NamedTuple):
+    """Hold consecutive tokens.
 
     Attributes:
         q: queries.
@@ -52,12 +50,17 @@ class Chunk(NamedTuple):
         momentum: log(eta); None without momentum.
     """
 
-    q: Float[Tensor, "N C K"]
-    k: Float[Tensor, "N C K"]
-    v: Float[Tensor, "N C V"]
-    write: Float[Tensor, "N C"]
-    keep: Float[Tensor, "N C"]
-    momentum: Float[Tensor, "N C"] | None
+    q: Float[Tensor, "N T K"]
+    k: Float[Tensor, "N T K"]
+    v: Float[Tensor, "N T V"]
+    write: Float[Tensor, "N T"]
+    keep: Float[Tensor, "N T"]
+    momentum: Float[Tensor, "N T"] | None
+
+    def split(self, sizes: list[int]) -> list[Written]:
+        """Cut them, each part once: slices one by one have gradients as long as the whole."""
+        cuts = [[None] * len(sizes) if x is None else x.split(sizes, 1) for x in self]
+        return [Written(*parts) for parts in zip(*cuts, strict=True)]  # pyright: ignore[reportArgumentType]
 
 
 class Held(NamedTuple):
@@ -80,30 +83,23 @@ def memory(
     """Compute what `deep_reference.memory` defines, for streams at one place of their chunks."""
     batch, heads, tokens, _ = q.shape
     begin = int(state.place[0]) % CHUNK
-    sizes = _sizes(begin, tokens)
-    flat = [None if x is None else x.flatten(0, 1) for x in (q, k, v, write, keep, momentum)]
-    # Cut once: gradients of slices taken one by one would each be as long as the whole.
-    cuts = [[None] * len(sizes) if x is None else x.split(sizes, 1) for x in flat]
-    chunks = [Chunk(*parts) for parts in zip(*cuts, strict=True)]  # pyright: ignore[reportArgumentType]
+    flat = (None if x is None else x.flatten(0, 1) for x in (q, k, v, write, keep, momentum))
+    written = Written(*flat)  # pyright: ignore[reportArgumentType]
     weights = Layers(*(x.expand(batch, *x.shape).flatten(0, 1) for x in first))
     held = Held(_flat(state.change), None if state.surprise is None else _flat(state.surprise))
     anchor = _flat(state.anchor)
     answers = list[Tensor]()
-    if begin:
-        some, held = _chunk(chunks[0], weights, held, anchor)
-        answers.append(some)
-        chunks = chunks[1:]
-    size = _GROUP if torch.is_grad_enabled() else max(1, len(chunks))
-    for start in range(0, len(chunks), size):
-        group = chunks[start : start + size]
-        if len(chunks) > size:
-            given: Any = checkpoint(
-                _run, group, weights, held, use_reentrant=False, preserve_rng_state=False
-            )
-            some, held, anchor = given
-        else:
-            some, held, anchor = _run(group, weights, held)
-        answers.append(some)
+    # The rest of the chunk that the state is in, then groups of chunks.
+    head = min(CHUNK - begin, tokens) if begin else 0
+    parts = written.split([head, *_sizes(tokens - head, _GROUP * CHUNK)])
+    if head:
+        answer, held = _chunk(parts[0], weights, held, anchor)
+        answers.append(answer)
+    for part in parts[1:]:
+        surprise = held.surprise or (None, None)
+        outputs: Any = _Group.apply(*part, *weights, *held.change, *surprise)
+        answer, held, anchor = _named(*outputs)
+        answers.append(answer)
     after = DeepState(
         _planes(held.change, heads),
         None if held.surprise is None else _planes(held.surprise, heads),
@@ -113,11 +109,9 @@ def memory(
     return torch.cat(answers, 1).unflatten(0, (batch, heads)), after
 
 
-def _sizes(begin: int, tokens: int) -> list[int]:
-    """Cut tokens where chunks end; the first of them has `begin` tokens of its chunk before it."""
-    head = min((CHUNK - begin) % CHUNK, tokens) if begin else 0
-    whole, rest = divmod(tokens - head, CHUNK)
-    return [size for size in (head, *(whole * [CHUNK]), rest) if size]
+def _sizes(tokens: int, size: int) -> list[int]:
+    whole, rest = divmod(tokens, size)
+    return whole * [size] + ([rest] if rest else [])
 
 
 def _flat(layers: Layers) -> Layers:
@@ -128,20 +122,57 @@ def _planes(layers: Layers, heads: int) -> Layers:
     return Layers(*(x.unflatten(0, (-1, heads)) for x in layers))
 
 
-def _run(
-    chunks: Sequence[Chunk], first: Layers, held: Held
-) -> tuple[Float[Tensor, "N T V"], Held, Layers]:
-    """Go through chunks from their first tokens on; the last return is the anchor of the last."""
-    answers, anchor = list[Tensor](), held.change
-    for chunk in chunks:
+def _named(answer: Tensor, *layers: Tensor | None) -> tuple[Float[Tensor, "N T V"], Held, Layers]:
+    """Name what `_group` returns: answers, what is held behind them, and the last anchor."""
+    change, anchor, surprise = (Layers(*layers[i : i + 2]) for i in (0, 2, 4))  # pyright: ignore[reportArgumentType]
+    return answer, Held(change, surprise if layers[4] is not None else None), anchor
+
+
+def _group(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Go through chunks from the first token of one on.
+
+    Args:
+        inputs: what a `Written` holds, then inner and outer matrices: first weights, change, and
+            momentum or None.
+    """
+    written, layers = Written(*inputs[:6]), inputs[6:]  # pyright: ignore[reportArgumentType]
+    first, change, surprise = (Layers(*layers[i : i + 2]) for i in (0, 2, 4))  # pyright: ignore[reportArgumentType]
+    held = Held(change, surprise if layers[4] is not None else None)
+    answers, anchor = list[Tensor](), change
+    for chunk in written.split(_sizes(written.q.shape[1], CHUNK)):
         anchor = held.change
         answer, held = _chunk(chunk, first, held, anchor)
         answers.append(answer)
-    return torch.cat(answers, 1), held, anchor
+    return torch.cat(answers, 1), *held.change, *anchor, *(held.surprise or (None, None))
+
+
+class _Group(torch.autograd.Function):
+    """Keep of a group of chunks what it begins with, and compute it again for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(*inputs)
+        outputs = _group(*inputs)
+        # A group of one chunk gives its own start back as the anchor, and no output is an input.
+        return tuple(
+            x.clone() if any(x is given for given in inputs) and x is not None else x
+            for x in outputs
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs = [None if x is None else x.detach().requires_grad_() for x in ctx.saved_tensors]
+        with torch.enable_grad():
+            outputs = _group(*inputs)
+        wanted = [x for x in inputs if x is not None]
+        pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0] is not None]
+        have, ways = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(have, wanted, ways))
+        return tuple(None if x is None else next(found) for x in inputs)
 
 
 def _chunk(
-    chunk: Chunk, first: Layers, held: Held, anchor: Layers
+    chunk: Written, first: Layers, held: Held, anchor: Layers
 ) -> tuple[Float[Tensor, "N C V"], Held]:
     """Write tokens of one chunk, and answer their queries."""
     q, k, v, write, keep, momentum = chunk
