@@ -138,9 +138,10 @@ class Deep(nn.Module):
     def __init__(self, heads: int, width: int, *, backend: str = "auto") -> None:
         super().__init__()
         self.shape, self.backend = (heads, width, 4 * width), backend
-        # Keys have length 1, so that features begin at a size of about 1, and answers too.
+        # Keys have length 1, so that features begin at a size of about 1. Nothing is recalled yet:
+        # values are small at first, and would be lost in what a drawn matrix gives.
         self.inner = nn.Parameter(torch.randn(heads, width, 2 * width))
-        self.outer = nn.Parameter(torch.randn(heads, 2 * width, width) / math.sqrt(2 * width))
+        self.outer = nn.Parameter(torch.zeros(heads, 2 * width, width))
 
     def sizes(self, momentum: bool) -> dict[str, tuple[int, ...]]:
         """Give the shape of each part of the state of a stream."""

@@ -169,6 +169,7 @@ def test_a_deep_memory_carries_its_weights_twice_and_learns_its_first_ones():
     assert counts[0] - counts[1] == 2 * 256
     # A memory that has read nothing is its first weights, and a token not observed leaves it so.
     state = {name: torch.zeros(1, *size) for name, size in shapes.items()}
+    torch.nn.init.normal_(layer.hold.outer)
     q = torch.nn.functional.normalize(torch.randn(1, 2, 3, 8), dim=3)
     first = torch.nn.functional.silu(q @ layer.hold.inner) @ layer.hold.outer
     torch.testing.assert_close(layer.hold.recall(q, state["memory"]), first)
