@@ -198,29 +198,30 @@ def test_a_later_token_changes_no_bit_of_an_earlier_answer(backend):
         assert not torch.equal(answers[0][:, :, first:], answers[1][:, :, first:])
 
 
-@pytest.mark.parametrize("loud", [1.0, 10.0])
 @pytest.mark.parametrize("momentum", [True, False])
 @torch.no_grad()
-def test_it_stays_bounded_over_65536_tokens(momentum, loud):
+def test_it_stays_bounded_over_65536_tokens(momentum):
     generator = torch.Generator().manual_seed(0)
     tokens, width = 65_536, 8
     drawn = unit(torch.randn(tokens, width, generator=generator))
-    # a stream each of random, periodic and constant keys
+    # a stream each of random, periodic and constant keys, with small values and with large ones
     k = torch.stack([drawn[torch.arange(tokens) % place] for place in (tokens, 24, 1)])
-    v = loud * torch.randn(3, 1, tokens, width, generator=generator).expand(-1, 4, -1, -1)
+    k = k.repeat(2, 1, 1)
+    v = torch.randn(3, 1, tokens, width, generator=generator).expand(-1, 4, -1, -1)
+    v = torch.cat([v, 10 * v])
     first = Layers(
         torch.randn(4, width, 16, generator=generator),
         torch.randn(4, 16, width, generator=generator) / 4,
     )
     # the largest step; momentum from .5 to .99, or forgetting from none to nearly all
     eta, alpha = torch.tensor([0.5, 0.9, 0.97, 0.99]), torch.tensor([1e-9, 1e-3, 0.1, 0.99])
-    full = torch.full((3, 4, tokens), 20.0)
-    move, fade = (torch.logit(x).view(1, 4, 1).expand(3, -1, tokens) for x in (eta, alpha))
+    full = torch.full((6, 4, tokens), 20.0)
+    move, fade = (torch.logit(x).view(1, 4, 1).expand(6, -1, tokens) for x in (eta, alpha))
     gate = gates(full, -full, move) if momentum else gates(full, fade, None)
     k = k.unsqueeze(1).expand(-1, 4, -1, -1)
     answer, after = deep_memory(k, k, v, gate, first)
     # No answer is larger than the largest values are.
-    assert answer.abs().max() <= v.abs().max()
+    assert (answer.abs().amax((1, 2, 3)) <= v.abs().amax((1, 2, 3))).all()
     assert max(x.square().mean((2, 3)).sqrt().max() for x in after.change) < 3
 
 
