@@ -41,7 +41,8 @@ from forecast.models import carried
 from forecast.models.carried import Piece, State
 from forecast.models.direct_path import DirectPath
 from forecast.models.titans_block import Block, Variant
-from forecast.models.titans_layers import Kind, Target, Tokens
+from forecast.models.titans_holds import Kind
+from forecast.models.titans_layers import Target, Tokens
 
 Positive = Annotated[int, Field(ge=1)]
 # So that a token forgets little at first: alpha = 0.0067.

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from forecast.layers import Dropout
 from forecast.models.carried import State
-from forecast.models.titans_layers import Kind, Memory, Target, Tokens, WindowAttention
+from forecast.models.titans_holds import Kind
+from forecast.models.titans_layers import Memory, Target, Tokens, WindowAttention
 
 Variant = Literal["gate", "layer", "context", "memory", "attention"]
 

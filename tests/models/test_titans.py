@@ -219,7 +219,8 @@ def test_a_long_stream_of_a_season_leaves_the_memory_bounded():
     state = {name: torch.zeros(1, *size) for name, size in layer.sizes().items()}
     tokens = season.repeat(1, 512, 1)
     known = Tokens(
-        torch.zeros(1, tokens.shape[1]), torch.ones(1, tokens.shape[1], dtype=torch.bool)
+        torch.zeros(1, tokens.shape[1], dtype=torch.int64),
+        torch.ones(1, tokens.shape[1], dtype=torch.bool),
     )
     for _ in range(10):
         _, state = layer(tokens, known, state)
