@@ -1,10 +1,12 @@
 """Time and memory of one layer of the learning memory by the number of steps.
 
     python benchmarks/memory.py [--steps 1024 4096 16384] [--repeat 5] [--threads 1]
+        [--kind deep] [--heads 4]
 
 The layer is that of Titans at width 128 with one head (K = V = 128) and momentum, batch 1, forward
-and backward. Every point runs in a process of its own. Times are process CPU time, the least of the
-repeats after a warm-up; memory is the peak resident size of the whole process.
+and backward; with `--kind deep` its memory has two layers, 256 wide between them. Every point runs
+in a process of its own. Times are process CPU time, the least of the repeats after a warm-up;
+memory is the peak resident size of the whole process.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1_024, 4_096, 16_384])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--kind", choices=["linear", "deep"], default="linear")
+    parser.add_argument("--heads", type=int, default=1)
     parser.add_argument("--point", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
@@ -46,7 +50,7 @@ def measure(steps: int, options: argparse.Namespace) -> tuple[float, float]:
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    layer = Memory(WIDTH, heads=1, momentum=True, target="next")
+    layer = Memory(WIDTH, heads=options.heads, momentum=True, target="next", kind=options.kind)
     tokens = torch.randn(1, steps, WIDTH, requires_grad=True)
     place = torch.arange(steps).unsqueeze(0)
     known = Tokens(place, torch.ones_like(place, dtype=torch.bool))
@@ -65,7 +69,8 @@ def measure(steps: int, options: argparse.Namespace) -> tuple[float, float]:
 def run(steps: int, options: argparse.Namespace) -> tuple[float, float]:
     """Run a point in a fresh process."""
     command = [sys.executable, __file__, "--point", str(steps)]
-    command += [f"--{name}={getattr(options, name)}" for name in ("repeat", "threads")]
+    names = ("repeat", "threads", "kind", "heads")
+    command += [f"--{name}={getattr(options, name)}" for name in names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -16,11 +16,11 @@ from forecast.models.titans_layers import Memory, Readings, Tokens
 
 
 @pytest.mark.parametrize("target", ["next", "self"])
-@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize(("kind", "momentum"), [("linear", 0), ("linear", 1), ("deep", 1)])
 @torch.no_grad()
-def test_the_surprise_of_a_token_is_the_error_that_it_is_written_by(target, momentum):
+def test_the_surprise_of_a_token_is_the_error_that_it_is_written_by(target, kind, momentum):
     torch.manual_seed(0)
-    layer = Memory(8, heads=2, momentum=momentum, target=target).double()
+    layer = Memory(8, heads=2, momentum=bool(momentum), target=target, kind=kind).double()
     tokens = torch.randn(1, 9, 8, dtype=torch.float64)
     known = Tokens.at(torch.arange(9).view(1, 9), torch.ones(1, 9, dtype=torch.bool))
     state = {
@@ -31,7 +31,7 @@ def test_the_surprise_of_a_token_is_the_error_that_it_is_written_by(target, mome
     for token in range(9):
         some, own = tokens[:, token : token + 1], known.part(slice(token, token + 1))
         _, k, v, _ = layer._written(layer.norm(some), own, state)
-        errors.append((v - k @ state["memory"]).square().sum(3))
+        errors.append((v - layer.hold.recall(k, state["memory"])).square().sum(3))
         _, state = layer(some, own, state)
     torch.testing.assert_close(found.error, torch.cat(errors, 2))
 

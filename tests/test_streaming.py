@@ -31,7 +31,7 @@ LONG = Layout(
 )
 
 # The models that carry a state of their own.
-CARRYING = ["lmuformer", "titans"]
+CARRYING = ["lmuformer", "titans", "titans deep"]
 
 
 def forecaster(layout=LONG, ids=("p", "q", "r"), model="lmuformer", fill="none", **options):
@@ -46,8 +46,9 @@ def forecaster(layout=LONG, ids=("p", "q", "r"), model="lmuformer", fill="none",
     if model == "itransformer":
         config = ITransformerConfig(width=16, heads=2)
         built = ITransformer(config, spec)
-    elif model == "titans":
-        config = TitansConfig(width=16, heads=2, window=4, patch=4)
+    elif model in ("titans", "titans deep"):
+        memory = "deep" if model == "titans deep" else "linear"
+        config = TitansConfig(width=16, heads=2, window=4, patch=4, memory=memory)
         built = Titans(config, spec)
         for weight in built.parameters():
             if weight.dim() > 1:
@@ -58,7 +59,7 @@ def forecaster(layout=LONG, ids=("p", "q", "r"), model="lmuformer", fill="none",
         torch.nn.init.normal_(built.direct.map.weight, std=0.1)
         torch.nn.init.normal_(built.head.weight, std=0.1)
     recipe = Recipe(
-        data=DataSection(), window=WindowSection(), model=model, model_config=config,
+        data=DataSection(), window=WindowSection(), model=model.split()[0], model_config=config,
         train=TrainSection(), tracking=TrackingSection(),
     )  # fmt: skip
     return Forecaster(

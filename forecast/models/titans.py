@@ -1,7 +1,7 @@
 """Titans: a forecaster whose memory learns from what it reads, and goes on as a stream.
 
-The rows of a stream are cut into patches, each a token. Attention sees the last tokens; a linear
-memory, corrected by every token as it comes (`kernels.memory`), holds what lies further back. Both
+The rows of a stream are cut into patches, each a token. Attention sees the last tokens; a memory,
+corrected by every token as it comes (`kernels.memory`), holds what lies further back. Both
 look back only, so that the network has a state of fixed size: all rows at once, pieces with the
 state carried, or one row after the other give the same forecasts up to rounding.
 
@@ -41,6 +41,7 @@ from forecast.models import carried
 from forecast.models.carried import Piece, State
 from forecast.models.direct_path import DirectPath
 from forecast.models.titans_block import Block, Variant
+from forecast.models.titans_holds import Kind
 from forecast.models.titans_layers import Target, Tokens
 
 Positive = Annotated[int, Field(ge=1)]
@@ -62,6 +63,8 @@ class TitansConfig:
             `memory` leaves attention out, `attention` the memory.
         window: tokens that attention sees; with `context`, of a segment.
         persistent: learned tokens that attention always sees.
+        memory: what a head of it holds: a matrix from keys to values (`linear`), or two layers
+            (`deep`, experimental), which hold what no matrix can and learn less from a token.
         momentum: let the steps of the memory have momentum.
         target: write a value under the key of the patch before it (`next`) or of its own (`self`).
         direct: add the direct path.
@@ -84,6 +87,7 @@ class TitansConfig:
     variant: Variant = "gate"
     window: Annotated[int, Field(ge=2)] = 32
     persistent: Annotated[int, Field(ge=0)] = 4
+    memory: Kind = "linear"
     momentum: bool = False
     target: Target = "next"
     direct: bool = True
@@ -128,6 +132,7 @@ class Titans(nn.Module):
                 heads=config.heads,
                 window=config.window,
                 persistent=config.persistent,
+                memory=config.memory,
                 momentum=config.momentum,
                 target=config.target,
                 dropout=config.dropout,
@@ -230,9 +235,9 @@ class Titans(nn.Module):
         """Give what the network adds behind the last K rows, and its state after them."""
         if piece.inputs.shape[1] == 1:
             return self._single(piece, before)
-        # Streams whose patches, and segments of patches, end at the same row go together.
-        segment = self.config.window if self.config.variant == "context" else 1
-        place = piece.age % (self.patch * segment)
+        # Streams whose patches, and segments or chunks of patches, end at the same row go together.
+        grid = cast(Block, self.blocks[0]).grid
+        place = piece.age % (self.patch * grid)
         kinds = place.unique()
         if len(kinds) == 1:
             return self._aligned(piece.inputs, piece.age, before, piece.kept)

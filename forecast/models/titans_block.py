@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from forecast.layers import Dropout
 from forecast.models.carried import State
+from forecast.models.titans_holds import Kind
 from forecast.models.titans_layers import Memory, Target, Tokens, WindowAttention
 
 Variant = Literal["gate", "layer", "context", "memory", "attention"]
@@ -41,6 +42,7 @@ class Block(nn.Module):
         heads: int,
         window: int,
         persistent: int,
+        memory: Kind,
         momentum: bool,
         target: Target,
         dropout: float,
@@ -49,7 +51,7 @@ class Block(nn.Module):
         self.variant, self.window = variant, window
         self.memory = self.attention = self.weigh = self.norm_near = self.norm_far = None
         if variant != "attention":
-            self.memory = Memory(width, heads=heads, momentum=momentum, target=target)
+            self.memory = Memory(width, heads=heads, momentum=momentum, target=target, kind=memory)
         if variant != "memory":
             self.attention = WindowAttention(
                 width,
@@ -68,6 +70,12 @@ class Block(nn.Module):
         self.contract = nn.Linear(inner, width)
         self.dropout = Dropout(dropout)
 
+    @property
+    def grid(self) -> int:
+        """Tell in tokens how far apart streams must be, or at one place, to be run together."""
+        memory = 1 if self.memory is None else self.memory.hold.grid
+        return math.lcm(memory, self.window) if self.variant == "context" else memory
+
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """Give the shape of each part of the state of a stream."""
         shapes: dict[str, tuple[int, ...]] = {} if self.memory is None else self.memory.sizes()
@@ -82,7 +90,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "N T D"], State]:
         """Return the tokens and the state after the last of them.
 
-        Of several tokens all streams must be at the same place of their segments.
+        Of several tokens all streams must be at the same place of the `grid`.
         """
         if self.variant == "gate":
             tokens, after = self._gate(tokens, known, state)

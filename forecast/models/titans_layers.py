@@ -1,7 +1,8 @@
 """The layers of Titans: a memory that learns as it reads, and attention to the last tokens.
 
 Letters: N streams, T tokens, D width, W tokens of the attention's window, P persistent tokens,
-U sources of keys, E head width, K key width, V value width, R rows of a ring, X anything.
+U sources of keys, E head width, K key width, V value width, R rows of a ring, X anything, M columns
+of what a memory holds.
 
 Source: Behrouz et al., "Titans", arXiv 2501.00663, sections 3 and 4.
 """
@@ -20,6 +21,7 @@ from forecast.kernels import memory as kernel
 from forecast.kernels.attention import attention
 from forecast.models.carried import State
 from forecast.models.recomputed import recomputed
+from forecast.models.titans_holds import HOLDS, Kind
 
 Target = Literal["next", "self"]
 # Tokens between two states that are kept for the gradient.
@@ -93,10 +95,18 @@ class Memory(nn.Module):
     """
 
     def __init__(
-        self, width: int, *, heads: int, momentum: bool, target: Target, backend: str = "auto"
+        self,
+        width: int,
+        *,
+        heads: int,
+        momentum: bool,
+        target: Target,
+        kind: Kind = "linear",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.heads, self.momentum, self.target, self.backend = heads, momentum, target, backend
+        self.heads, self.momentum, self.target = heads, momentum, target
+        self.hold = HOLDS[kind](heads, width // heads, backend=backend)
         self.norm = nn.RMSNorm(width)
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.mix = nn.Parameter(torch.empty(_KERNEL, 3 * width))
@@ -111,12 +121,9 @@ class Memory(nn.Module):
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """Give the shape of each part of the state of a stream."""
         width = self.out.in_features
-        square = (self.heads, width // self.heads, width // self.heads)
-        shapes: dict[str, tuple[int, ...]] = {"memory": square, "ring": (_KERNEL - 1, 3 * width)}
-        if self.momentum:
-            shapes["surprise"] = square
+        shapes = self.hold.sizes(self.momentum) | {"ring": (_KERNEL - 1, 3 * width)}
         if self.target == "next":
-            shapes["key"] = square[:2]
+            shapes["key"] = (self.heads, width // self.heads)
         return shapes
 
     def forward(
@@ -131,36 +138,31 @@ class Memory(nn.Module):
             return self._slabs(tokens, known, state)
         inputs = self.norm(tokens)
         q, k, v, after = self._written(inputs, known, state)
-        held = kernel.State(state["memory"], state.get("surprise"))
-        answer, held = kernel.memory(q, k, v, self.gates(inputs, known), held, backend=self.backend)
-        after["memory"] = held.memory
-        if held.surprise is not None:
-            after["surprise"] = held.surprise
-        return self._answer(answer, inputs), after
+        answer, changed = self.hold(q, k, v, self.gates(inputs, known), known.place, state)
+        return self._answer(answer, inputs), after | changed
 
     def readings(self, tokens: Float[Tensor, "N T D"], known: Tokens, state: State) -> Readings:
         """Tell what `forward` does with tokens."""
         inputs = self.norm(tokens)
         _, k, v, _ = self._written(inputs, known, state)
         gate = self.gates(inputs, known)
-        held = kernel.State(state["memory"], state.get("surprise"))
         # What is read behind a token by the next one's key is what that one meets.
         ahead = torch.cat([k[:, :, 1:], k[:, :, -1:]], 2)
-        recalled, _ = kernel.memory(ahead, k, v, gate, held, backend=self.backend)
-        first = k[:, :, :1] @ state["memory"]
+        recalled, _ = self.hold(ahead, k, v, gate, known.place, state)
+        first = self.hold.recall(k[:, :, :1], state["memory"])
         error = v - torch.cat([first, recalled[:, :, :-1]], 2)
         return Readings(
             error.square().sum(3), v.square().sum(3), gate.write, -torch.expm1(gate.keep), k
         )
 
     def read(
-        self, tokens: Float[Tensor, "N T D"], held: Float[Tensor, "N H K V"]
+        self, tokens: Float[Tensor, "N T D"], held: Float[Tensor, "N H K M"]
     ) -> Float[Tensor, "N T D"]:
         """Read a memory by each token itself, without writing."""
         inputs = self.norm(tokens)
         query = self.project.weight[: self.out.in_features]
         q = kernel.unit(self._heads(nn.functional.silu(inputs @ query.T)))
-        return self._answer(q @ held, inputs)
+        return self._answer(self.hold.recall(q, held), inputs)
 
     def gates(self, inputs: Float[Tensor, "N T D"], known: Tokens) -> kernel.Gates:
         """Give how much each token writes, keeps and moves; one without observations is left out.

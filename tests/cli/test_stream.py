@@ -181,3 +181,19 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     cold = json.loads(forecast("evaluate", out, "--cold", "--json").stdout)
     assert cold["metrics"]["test"]["windows"] == again["metrics"]["test"]["windows"]
     assert cold["metrics"]["test"]["mse"] != pytest.approx(again["metrics"]["test"]["mse"], 1e-3)
+
+
+def test_a_deep_memory_is_trained_and_streamed_by_a_setting(forecast, table, tmp_path):
+    out = tmp_path / "artefact"
+    trained = forecast(
+        "train", table, "--model", "titans", "--lookback", 48, "--horizon", 6,
+        "--set", "model.memory=deep", "--set", "model.width=8", "--set", "model.heads=2",
+        "--set", "model.segment=128", "--set", "train.epochs=1", "--out", out, "--json",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    (block,) = json.loads(trained.stdout)["metrics"]["memory"]
+    assert 0 < block["surprise"] < 2
+    assert 1 <= block["key_rank"] <= block["key_width"] == 4
+    streamed = forecast("stream", out, stdin=table.read_text())
+    assert streamed.returncode == 0, streamed.stderr
+    assert len(streamed.stdout.splitlines()) == 1 + 6 * (len(table.read_text().splitlines()) - 1)

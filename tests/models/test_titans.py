@@ -24,6 +24,8 @@ KINDS = {
     "memory alone": {"variant": "memory", "momentum": True},
     "attention alone": {"variant": "attention", "persistent": 0},
     "own scale": {"half_life": 20.0, "momentum": True, "target": "self"},
+    "deep": {"memory": "deep", "momentum": True},
+    "deep context": {"memory": "deep", "variant": "context", "target": "self"},
     "joint": {"channel_independent": False, "calendar": True, "direct": False},
 }
 
@@ -157,6 +159,25 @@ def test_a_value_is_written_under_the_key_before_it_once_it_is_observed():
 
 
 @torch.no_grad()
+def test_a_deep_memory_carries_its_weights_twice_and_learns_its_first_ones():
+    layer = Memory(16, heads=2, momentum=True, target="self", kind="deep")
+    # of each head 8 times 16 and 16 times 8: what was learned, its momentum, where the chunk began
+    shapes = layer.sizes()
+    assert [math.prod(shapes[name]) for name in ("memory", "surprise", "anchor")] == 3 * [2 * 256]
+    linear = Memory(16, heads=2, momentum=True, target="self")
+    counts = [sum(x.numel() for x in part.parameters()) for part in (layer, linear)]
+    assert counts[0] - counts[1] == 2 * 256
+    # A memory that has read nothing is its first weights, and a token not observed leaves it so.
+    state = {name: torch.zeros(1, *size) for name, size in shapes.items()}
+    torch.nn.init.normal_(layer.hold.outer)
+    q = torch.nn.functional.normalize(torch.randn(1, 2, 3, 8), dim=3)
+    first = torch.nn.functional.silu(q @ layer.hold.inner) @ layer.hold.outer
+    torch.testing.assert_close(layer.hold.recall(q, state["memory"]), first)
+    known = Tokens.at(torch.arange(3).view(1, 3), torch.zeros(1, 3, dtype=torch.bool))
+    assert layer(torch.randn(1, 3, 16), known, state)[1]["memory"].eq(0).all()
+
+
+@torch.no_grad()
 def test_attention_sees_its_window_and_tells_distance_and_not_place():
     torch.manual_seed(0)
     layer = WindowAttention(16, heads=2, window=5, persistent=3, dropout=0.0).double()
@@ -198,7 +219,8 @@ def test_a_long_stream_of_a_season_leaves_the_memory_bounded():
     state = {name: torch.zeros(1, *size) for name, size in layer.sizes().items()}
     tokens = season.repeat(1, 512, 1)
     known = Tokens(
-        torch.zeros(1, tokens.shape[1]), torch.ones(1, tokens.shape[1], dtype=torch.bool)
+        torch.zeros(1, tokens.shape[1], dtype=torch.int64),
+        torch.ones(1, tokens.shape[1], dtype=torch.bool),
     )
     for _ in range(10):
         _, state = layer(tokens, known, state)
@@ -330,13 +352,13 @@ def test_the_state_is_of_one_size_however_much_was_read():
     assert sizes[0] == sizes[1] < 1.5 * (2 * 31 * 2 * 64 * 4)
 
 
-@pytest.mark.parametrize("variant", ["gate", "context"])
-def test_it_learns_a_signal_it_can_learn(variant):
+@pytest.mark.parametrize("kind", ["gate", "context", "deep"])
+def test_it_learns_a_signal_it_can_learn(kind):
     windows = panel()
     torch.manual_seed(0)
     spec = Spec(lookback=48, horizon=5, variates=1, season=24)
     options = {"width": 16, "heads": 2, "window": 8, "patch": 4, "dropout": 0.0, "depth": 1}
-    config = TitansConfig(**options, variant=variant, segment=128, warm_up=64, direct=False)
+    config = TitansConfig(**options, **KINDS[kind], segment=128, warm_up=64, direct=False)
     model = Titans(config, spec)
     part, _ = prepare(model, windows, windows)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)

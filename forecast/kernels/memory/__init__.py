@@ -4,7 +4,8 @@ Token t takes a gradient step on the error `e_t = v_t - k_t M` of the memory M, 
 forgetting: `S <- eta S + theta k_t^T e_t`, `M <- (1 - alpha) M + S`, and then reads `y_t = q_t M`.
 Without momentum that is the gated delta rule, without forgetting too the delta rule; without the
 correction (`gradient="none"`) retention. Keys are meant to have length 1 (`unit`), and step sizes
-to leave room for the momentum (`gates`): otherwise the memory diverges.
+to leave room for the momentum (`gates`): otherwise the memory diverges. `deep_memory` is the same
+for a map of two layers.
 
 Letters: B batch, H heads, T tokens, K key width, V value width.
 
@@ -23,10 +24,27 @@ from torch import Tensor
 from forecast.errors import UsageError
 from forecast.kernels import dispatch
 from forecast.kernels.dispatch import Choice
+from forecast.kernels.memory import deep
+from forecast.kernels.memory.deep import deep_memory
+from forecast.kernels.memory.deep_reference import CHUNK as DEEP_CHUNK
+from forecast.kernels.memory.deep_reference import DeepState, Layers
 from forecast.kernels.memory.gates import Gates, gates, unit
 from forecast.kernels.memory.reference import Gradient, State
 
-__all__ = ["BACKENDS", "Gates", "State", "choose", "explain", "gates", "memory", "unit"]
+__all__ = [
+    "BACKENDS",
+    "DEEP_CHUNK",
+    "DeepState",
+    "Gates",
+    "Layers",
+    "State",
+    "choose",
+    "deep_memory",
+    "explain",
+    "gates",
+    "memory",
+    "unit",
+]
 
 BACKENDS = {
     "reference": "forecast.kernels.memory.reference",
@@ -118,6 +136,7 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, st
     return [
         choose(device, dtype).row("memory"),
         choose(device, dtype, tokens=1).row("memory, one token"),
+        *deep.explain(),
     ]
 
 
