@@ -24,7 +24,9 @@ from forecast.models.recomputed import recomputed
 from forecast.models.titans_holds import HOLDS, Kind
 
 Target = Literal["next", "self"]
-# Tokens between two states that are kept for the gradient.
+# Tokens, the last, of which everything is kept for the gradient: half a gigabyte at width 128.
+_KEPT = 8_192
+# Of those before, tokens between two states that are kept.
 _SLAB = 1_024
 # Tokens that the convolutions on queries, keys and values look at.
 _KERNEL = 4
@@ -131,10 +133,10 @@ class Memory(nn.Module):
     ) -> tuple[Float[Tensor, "N T D"], State]:
         """Return what is read, and the state after the last token.
 
-        Many tokens are taken slab by slab: of each its inputs are kept for the gradient, and the
-        rest is computed again.
+        Of a long series the first tokens are taken slab by slab: of each its inputs are kept for
+        the gradient, and the rest is computed again.
         """
-        if tokens.shape[1] > _SLAB:
+        if tokens.shape[1] > _KEPT:
             return self._slabs(tokens, known, state)
         inputs = self.norm(tokens)
         q, k, v, after = self._written(inputs, known, state)
@@ -189,15 +191,17 @@ class Memory(nn.Module):
             return read, *(after[name].clone() for name in names)
 
         reads: list[Tensor] = []
-        *most, last = tokens.split(_SLAB, 1)
-        for number, some in enumerate(most):
-            own = functools.partial(run, known.part(slice(number * _SLAB, (number + 1) * _SLAB)))
+        count = tokens.shape[1] - _KEPT
+        first, last = tokens.split([count, _KEPT], 1)
+        for number, some in enumerate(first.split(_SLAB, 1)):
+            begin = number * _SLAB
+            own = functools.partial(run, known.part(slice(begin, begin + some.shape[1])))
             held = (state[name] for name in names)
             read, *after = recomputed(own, some, *held, *weights.values())
             state = dict(zip(names, after, strict=True))
             reads.append(read)
         # The way back begins with the last: what it keeps is soon gone.
-        read, state = self(last, known.part(slice(len(most) * _SLAB, None)), state)
+        read, state = self(last, known.part(slice(count, None)), state)
         return torch.cat([*reads, read], 1), state
 
     def _written(

@@ -238,8 +238,9 @@ def test_slabs_computed_again_have_the_values_and_gradients_of_the_whole(monkeyp
         for name, size in layer.sizes().items()
     }
     found = []
-    for slab in (1_000, 16):
-        monkeypatch.setattr("forecast.models.titans_layers._SLAB", slab)
+    monkeypatch.setattr("forecast.models.titans_layers._SLAB", 16)
+    for kept in (1_000, 30):
+        monkeypatch.setattr("forecast.models.titans_layers._KEPT", kept)
         # What other layers carry is none of the memory's.
         read, after = layer(tokens, known, before | {"pairs": torch.zeros(3, 1)})
         outputs = [read, *(after[name] for name in before)]
