@@ -172,13 +172,12 @@ def fit(
                 batch = train.batch(own)
                 with autocast(precision, device):
                     total, count = loss_of(batch)
-                # Of all processes: a signal to one of them stops all after the same step, and they
-                # save together.
+                sums = torch.stack((total.detach() * counted, count * counted))
                 due = time.monotonic() - saved > section.checkpoint_seconds
-                said = torch.tensor([bool(pending), due and not team.rank]).to(count)
-                sums = team.total(
-                    torch.cat([torch.stack((total.detach() * counted, count * counted)), said])
-                )
+                if team.size > 1:
+                    # A signal to one of them stops all after the same step; they save together.
+                    said = torch.tensor([bool(pending), due and not team.rank]).to(sums)
+                    sums = team.total(torch.cat([sums, said]))
                 optimizer.zero_grad()
                 (total * (counted * team.factor) / sums[1].clamp(min=1)).backward()
                 team.add_gradients(model.parameters())

@@ -25,6 +25,8 @@ from forecast.errors import UsageError, nearest
 # A column without a name here, and what pandas calls an index that had none.
 UNNAMED = re.compile(r"column \d+|Unnamed: \d+|__index_level_\d+__")
 TIME_NAMES = ("date", "time", "timestamp", "datetime", "ds")
+# What the two ends of an event are called most often.
+_ENDS = (("src", "dst"), ("source", "target"), ("user_id", "item_id"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +112,13 @@ def _find_time(cells: Cells, key: str | None, options: TableOptions) -> str:
                 filled[0], options.date_format, certain=certain
             ):
                 return name
+    hint = "Name it (--time), and its format if it is unusual (--date-format)."
+    lower = {name.lower() for name in names}
+    if any({source, target} <= lower for source, target in _ENDS):
+        hint += " Or are these events between nodes? Then add --model todyformer."
     raise cells.error(
         f"No column holds times; the columns are {', '.join(names)}.",
-        hint="Name it (--time), and its format if it is unusual (--date-format).",
+        hint=hint,
     )
 
 
