@@ -202,7 +202,11 @@ def _short(scores: dict[str, Any]) -> dict[str, float]:
 
 
 def _digest(folds: dict[str, list[Fold]], plan: Plan, refit: bool) -> str:
-    named = {name: [fold.recipe.digest() for fold in own] for name, own in folds.items()}
+    # The times too: data may have grown since.
+    named = {
+        name: [(fold.recipe.digest(), fold.start, fold.stop) for fold in own]
+        for name, own in folds.items()
+    }
     text = json.dumps([named, repr(plan), refit], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -58,7 +58,7 @@ class Team(Protocol):
         ...
 
     def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the parts of tensors together, in all processes."""
+        """Bring the parts of tensors together in process 0; others may get nothing."""
         ...
 
     def parted(
@@ -171,7 +171,7 @@ class Processes(_Whole):
 
     def total(self, sums: Tensor) -> Tensor:
         """Add up a small tensor over all processes."""
-        sums = sums.clone()
+        sums = sums.to(self.device, copy=True)
         self._add_up(sums)
         return sums
 

@@ -222,7 +222,8 @@ def fit(
             saved = time.monotonic()
             if float(team.total(torch.tensor(float(bool(pending)), device=device))):
                 raise Interrupted(pending[0] if pending else signal.SIGTERM)
-    given.load_state_dict(team.collected(best))
+    if weights := team.collected(best):
+        given.load_state_dict(weights)
     given.to(device).eval()
     assert progress.best_loss is not None
     return Fitted(

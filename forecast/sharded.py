@@ -62,12 +62,14 @@ class Shards(Processes):
         return parts.to(self.device)
 
     def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the parts of tensors together, in all processes."""
+        """Bring the parts of tensors together, one by one, in the CPU's memory of process 0."""
+        found: dict[str, Tensor] = {}
         with self.guard():
-            return {
-                name: one.full_tensor() if isinstance(one, DTensor) else one
-                for name, one in tensors.items()
-            }
+            for name, one in tensors.items():
+                whole = one.full_tensor() if isinstance(one, DTensor) else one
+                if not self.rank:
+                    found[name] = whole.cpu()
+        return found
 
     def parted(
         self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]

@@ -162,22 +162,35 @@ def of_events(path, *settings):
 def test_windows_of_links_touch_and_keep_events_of_one_time_together(tmp_path, rolling):
     plan = Plan(windows=3, step=95, gap=15, rolling=rolling)
     folds = tasks.folds(of_events(events(tmp_path / "a.csv")), plan)
-    # A step of 95 reaches back to the middle of ten events of one time, of which all are before
-    # the border: windows begin at 1410, 1320 and 1230. The gap of 15 likewise: 1400, 1310, 1220;
-    # before it are 15 % of the time for validation, rounded to whole instants.
-    ends, before = [1320, 1410, 1500], []
+    # A step of 95 reaches back to the middle of ten events of one time, all of which belong to the
+    # window: windows begin at 1400, 1300 and 1200. The gap of 15 likewise takes 20; before it are
+    # 15 % of the time for validation, rounded to whole instants.
+    ends, before = [1300, 1400, 1500], []
     for fold, end in zip(folds, ends, strict=True):
         data = tasks.open_task(fold.recipe, None, "cpu").data
         start = end - len(data.events)
         parts = {part: data.split.part(part) for part in ("train", "val", "test")}
         assert start + parts["test"].stop == end
-        assert start + parts["test"].start == end - 90
-        assert start + parts["val"].stop == end - 100
+        assert start + parts["test"].start == end - 100
+        assert start + parts["val"].stop == end - 120
         assert parts["val"].start == parts["train"].stop
         assert len(parts["val"]) in (220, 230)
         before.append(parts["train"].stop)
-        assert fold.start == f"{(end - 90) // 10 * 60}"
+        assert fold.start == f"{(end - 100) // 10 * 60}"
     assert (len(set(before)) == 1) == rolling
+
+
+def test_windows_and_gaps_are_not_shorter_than_asked(tmp_path):
+    source = np.arange(6000) % 30
+    frame = {"src": source, "dst": 100 + source, "t": np.repeat(np.arange(60), 100)}
+    pl.DataFrame(frame).write_csv(tmp_path / "a.csv")
+    # A hundred events of each time, which stay together.
+    for fold in tasks.folds(of_events(tmp_path / "a.csv"), Plan(windows=2, step=50, gap=30)):
+        split = tasks.open_task(fold.recipe, None, "cpu").data.split
+        assert (split.end - split.test, split.test - split.val) == (100, 100)
+    # What a recipe says of the gap holds where the plan says nothing.
+    (fold,) = tasks.folds(of_events(tmp_path / "a.csv", "data.gap=30"), Plan(windows=1, step=50))
+    assert fold.recipe.graph.gap == 100
 
 
 def test_a_window_of_links_is_trained_and_scored_as_if_the_file_ended_with_it(tmp_path):
@@ -201,10 +214,13 @@ def test_a_window_of_links_is_trained_and_scored_as_if_the_file_ended_with_it(tm
     assert first["test"]["mrr"] > found.results["todyformer/1"]["test"]["mrr"]
 
 
-def test_windows_of_shares_hold_the_periods_asked_for(tmp_path):
-    settings = ("data.task=affinity", "data.period=600", "data.averaged=2")
-    found = tasks.folds(of_events(events(tmp_path / "a.csv"), *settings), Plan(windows=2, step=3))
-    for fold in found:
+@pytest.mark.parametrize("unit", [60.0, 0.1])
+def test_windows_of_shares_hold_the_periods_asked_for(tmp_path, unit):
+    path = events(tmp_path / "a.csv")
+    pl.read_csv(path).with_columns(pl.col("t") / 60 * unit).write_csv(path)
+    # Of tenths a period is not exact in binary.
+    settings = ("data.task=affinity", f"data.period={7 * unit}", "data.averaged=2")
+    for fold in tasks.folds(of_events(path, *settings), Plan(windows=2, step=3)):
         windows = tasks.open_task(fold.recipe, None, "cpu").data.windows("test")
         assert len(windows) == 3
 
@@ -238,6 +254,23 @@ def test_windows_of_sensors_see_what_the_plan_says(tmp_path, rolling):
         assert data.origins("val").max() + 3 + begin == first - 4
         assert data.origins("train").max() + 3 + begin == first - 34
         assert len(data.values) + begin == first + 20
+
+
+def test_a_model_kept_for_later_windows_keeps_its_season_and_its_logarithm(tmp_path):
+    # Counts at first, and of one season of 12 throughout, which the mean of a slot knows.
+    values = np.tile(np.arange(12.0), 30)[:, None] + np.array([[5.0, 9.0]])
+    values[300:] *= 1.0 + 1e-6
+    pl.DataFrame(dict(zip("xy", values.T, strict=True))).write_csv(tmp_path / "v.csv")
+    pl.DataFrame({"src": ["x"], "dst": ["y"], "weight": [0.5]}).write_csv(tmp_path / "e.csv")
+    path = tmp_path / "sensors.toml"
+    path.write_text(
+        '[data]\nsource = ["v.csv", "e.csv"]\ntask = "sensor"\nsplit = [0.7, 0.1, 0.2]\n'
+        "season = 12\n[window]\nlookback = 6\nhorizon = 3\n[train]\nepochs = 1\nthreads = 1\n"
+    )
+    plan = Plan(windows=3, step=17, rolling=True)
+    found = backtest([recipe.load(path)], plan, refit=False)
+    for result in found.results.values():
+        assert result["baselines"]["historical-mean"]["mae"] < 1e-3
 
 
 def test_results_are_one_document(tmp_path):

@@ -57,14 +57,16 @@ def backtest(
     gap: Annotated[
         int,
         typer.Option(
-            min=0, help="Rows between what is known and what is scored.", rich_help_panel=_HOW
+            min=0,
+            help="Rows, frames, events or periods between what is known and what is scored.",
+            rich_help_panel=_HOW,
         ),
     ] = 0,
     rolling: Annotated[
         bool,
         typer.Option(
             "--rolling/--expanding",
-            help="Train on as many rows for each window, or on all before it.",
+            help="Train on as much for each window as for the first, or on all before it.",
             rich_help_panel=_HOW,
         ),
     ] = False,

@@ -63,8 +63,8 @@ class EventData:
         return (self.spec.task,)
 
     def moved(self, number: int) -> int:
-        """Move a border between events forward until all of one time are before it."""
-        return link_protocol.whole(self.events.time, number)
+        """Move a border between events backward until all of one time are behind it."""
+        return link_protocol.apart(self.events.time, number)
 
     def moment(self, number: int) -> str:
         """Tell the time of an event."""
@@ -135,7 +135,7 @@ class LinkData(EventData):
         )
 
     def before(self, border: int, count: int) -> int:
-        """Find the border that lies so many events before another."""
+        """Find the border that lies so many events before another, or more of one time."""
         return self.moved(border - count)
 
     def sums(self) -> LinkSums:
@@ -183,11 +183,15 @@ class ShareData(EventData):
         """Find the border so many periods before another; those between are wholly inside."""
         if border <= 0:
             return 0
-        time = self.events.time
-        first = float(time[border - 1]) - count * self.section.period
+        time, period = self.events.time, self.section.period
+        end = float(time[border - 1])
         # The last event that is early enough, and all of its time.
-        number = int(torch.searchsorted(time, first, right=True))
-        return int(torch.searchsorted(time, time[number - 1])) if number else 0
+        number = int(torch.searchsorted(time, end - count * period, right=True))
+        found = self.moved(number - 1)
+        # A period need not be exact in binary.
+        while found and (end - float(time[found])) // period < count:
+            found = self.moved(found - 1)
+        return found
 
     def sums(self) -> ShareSums:
         """Make an accumulator of how well destinations are put in order."""

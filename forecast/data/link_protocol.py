@@ -81,13 +81,12 @@ def split(
     division = division or Division(train=0.7, val=0.15, test=0.15)
     if isinstance(division.train, int):
         first, second, end = division.borders(len(time), gap)
-        first, second, test, end = (
-            whole(events.time, number) for number in (first, second, second + gap, end)
-        )
+        first, second = whole(events.time, first), whole(events.time, second)
+        test, end = whole(events.time, second + gap), whole(events.time, end)
     else:
         marks = np.quantile(time, (division.train, division.train + division.val))
         first, test = (int(np.searchsorted(time, mark, "right")) for mark in marks)
-        second, end = whole(events.time, test - gap), len(time)
+        second, end = apart(events.time, test - gap), len(time)
     if not 0 < first < second <= test < end:
         between = f" with a gap of {gap:,}" if gap else ""
         raise DataError(
@@ -107,6 +106,13 @@ def split(
 def whole(time: Float[Tensor, " E"], number: int) -> int:
     """Move a border between events forward until all of one time are before it."""
     return int(torch.searchsorted(time, time[number - 1], right=True)) if number > 0 else 0
+
+
+def apart(time: Float[Tensor, " E"], number: int) -> int:
+    """Move a border between events backward until all of one time are behind it."""
+    if number >= len(time):
+        return number
+    return int(torch.searchsorted(time, time[number])) if number > 0 else 0
 
 
 def mix(word: np.ndarray) -> np.ndarray:

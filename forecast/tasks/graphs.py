@@ -34,7 +34,9 @@ def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
     """Read the graph as that of the forecaster was read."""
     assert isinstance(start, GraphForecaster)
     section = graphs.section_of(start.graph, start.spec, resolved.graph.source)
-    return replace(resolved, data=replace(section, split=resolved.graph.split))
+    own = resolved.graph
+    parts = replace(section, split=own.split, gap=own.gap, leave_out=own.leave_out, keep=own.keep)
+    return replace(resolved, data=parts)
 
 
 def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> GraphTask:
@@ -78,6 +80,10 @@ def evaluate(
     spec = forecaster.spec
     if source is None:
         section = (recipe or forecaster.recipe).graph
+        if spec.task in ("node", "sensor"):
+            # As its own statistics are, whatever other steps would have asked for.
+            logarithm = forecaster.graph["logarithm"]
+            section = replace(section, scaling="log" if logarithm else "standard")
         data = graphs.load(
             section,
             lookback=spec.lookback,
@@ -145,9 +151,8 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
 
     What lies behind a window is left out, as if the data ended with it.
     """
-    data = graphs.load(
-        resolved.graph, lookback=resolved.window.lookback, horizon=resolved.window.horizon
-    )
+    section = resolved.graph
+    data = graphs.load(section, lookback=resolved.window.lookback, horizon=resolved.window.horizon)
     what = {"link": "events", "affinity": "periods"}.get(data.spec.task, "steps")
     if isinstance(data, LinkData | ShareData):
         validation = len(data.split.part("val"))
@@ -158,22 +163,25 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
         stops.append(data.before(stops[-1], plan.step))
     borders: list[tuple[int, int, int, int]] = []
     for stop, start in itertools.pairwise(stops):
-        known = data.before(start, plan.gap) if plan.gap else start
+        known = data.before(start, plan.gap) if plan.gap else data.moved(start - section.gap)
         begin = data.moved(known - validation)
         if begin <= 0:
             raise too_short(data.rows, "events" if what == "periods" else what, plan, validation)
         borders.append((begin, known, start, stop))
     borders.reverse()
-    room, left_out = borders[0][0], resolved.graph.leave_out
+    room = borders[0][0]
     found: list[Fold] = []
     for begin, known, start, stop in borders:
         first = data.moved(begin - room) if plan.rolling else 0
+        if what == "steps":
+            # The first step has the place in its season that the first of all has.
+            first -= first % section.season
         divided = resolved.replace(
             "data",
             split=(begin - first if plan.rolling else 0, known - begin, stop - start),
             gap=start - known,
-            leave_out=left_out + data.rows - stop,
-            keep=stop - first if plan.rolling else None,
+            leave_out=section.leave_out + data.rows - stop,
+            keep=stop - first if plan.rolling or section.keep else None,
         )
         found.append(Fold(recipe=divided, start=data.moment(start), stop=data.moment(stop - 1)))
     return found

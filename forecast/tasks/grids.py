@@ -108,19 +108,20 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
     count = len(grid.times)
     train_end, val_end, _ = grids.borders_of(section, grid)
     validation = val_end - train_end
-    first = count - plan.windows * plan.step - plan.gap - validation
+    gap = plan.gap or section.gap
+    first = count - plan.windows * plan.step - gap - validation
     if first <= 0:
         raise too_short(count, "frames", plan, validation)
     found: list[Fold] = []
     for number in range(plan.windows):
         stop = count - (plan.windows - 1 - number) * plan.step
-        start = stop - plan.step - plan.gap - validation - first if plan.rolling else 0
+        start = stop - plan.step - gap - validation - first if plan.rolling else 0
         divided = resolved.replace(
             "data",
             # What lies before a window is known when it begins.
             inside=False,
             split=(0, validation, plan.step),
-            gap=plan.gap,
+            gap=gap,
             first=str(grid.times[start]),
             last=str(grid.times[stop - 1]),
         )

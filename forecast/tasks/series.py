@@ -107,7 +107,8 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
     division = Split(train=section.split[0], val=section.split[1], test=section.split[2])
     train_end, val_end, _ = division.borders(rows)
     validation = val_end - train_end
-    first = rows - plan.windows * plan.step - plan.gap - validation
+    gap = plan.gap or section.gap
+    first = rows - plan.windows * plan.step - gap - validation
     if first <= 0:
         raise too_short(rows, "rows", plan, validation)
     last = table.times[int(table.offsets[np.diff(table.offsets).argmax() + 1]) - rows :]
@@ -117,9 +118,11 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
         divided = resolved.replace(
             "data",
             split=(first if plan.rolling else 0, validation, plan.step),
-            gap=plan.gap,
+            gap=gap,
             leave_out=section.leave_out + later,
-            keep=first + validation + plan.gap + plan.step if plan.rolling else None,
+            keep=first + validation + gap + plan.step
+            if plan.rolling
+            else section.keep and section.keep - later,
         )
         start = rows - later - plan.step
         found.append(

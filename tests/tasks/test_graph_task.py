@@ -120,8 +120,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(DataError):
         forecast.predict(trained.artefact, bad)
     resolved = recipe.load(path, model="todyformer")
-    with pytest.raises(UsageError, match="fractions of their time"):
-        tasks.folds(resolved, tasks.Plan(windows=2, step=10))
+    with pytest.raises(DataError, match="1,200 events do not hold 20 windows of 100"):
+        tasks.folds(resolved, tasks.Plan(windows=20, step=100))
 
 
 def test_the_history_is_held_to_its_hash(tmp_path):
