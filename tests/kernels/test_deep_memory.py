@@ -263,8 +263,8 @@ def test_who_runs_and_what_is_refused():
     first, gate = Layers(inner, outer), gates(*numbers)
     shown = room.explain(torch.device("cpu"), torch.float32)
     assert [row[:2] for row in shown][2:] == [
-        ("deep memory", "chunk"),
-        ("deep memory, one token", "reference"),
+        ("memory, deep", "chunk"),
+        ("memory, deep, one token", "reference"),
     ]
     _, state = deep_memory(q, k, v, gate, first)
     ragged = state._replace(place=torch.tensor([4, 4 + DEEP_CHUNK + 1]))

@@ -101,7 +101,7 @@ def choose(tokens: int, place: Int[Tensor, " B"] | None = None) -> Choice:
 
 def explain() -> list[tuple[str, str, str]]:
     """Tell what `auto` chooses for each kind of call."""
-    return [choose(CHUNK).row("deep memory"), choose(1).row("deep memory, one token")]
+    return [choose(CHUNK).row("memory, deep"), choose(1).row("memory, deep, one token")]
 
 
 def _chunk_obstacle(place: Int[Tensor, " B"]) -> str:
