@@ -309,7 +309,8 @@ def _edges(
     with path.open(encoding="utf-8-sig") as file:
         cells = file.readline().strip().split(",")
     if len(cells) == len(ids) > 3 and all(event_files.is_number(cell) for cell in cells):
-        matrix = torch.from_numpy(pl.read_csv(path, has_header=False).cast(pl.Float32).to_numpy())
+        frame = pl.read_csv(path, has_header=False).cast(pl.Float32)
+        matrix = torch.from_numpy(frame.to_numpy().copy())
         found = matrix.nonzero()
         return found, matrix[found[:, 0], found[:, 1]].clone(), []
     table = pl.read_csv(path)
