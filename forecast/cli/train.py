@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -126,12 +128,16 @@ def train(
             out=out,
             watcher=watcher,
         )
-    if distributed.rank():
-        return
-    if as_json:
-        console.document(trained.to_json())
-        return
-    report(trained)
+    if not distributed.rank():
+        if as_json:
+            console.document(trained.to_json())
+        else:
+            report(trained)
+    if distributed.size() > 1:
+        # All is written. Threads of torch now and then abort a process of several as it ends.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def report(trained: object) -> None:
