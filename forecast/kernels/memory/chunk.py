@@ -127,7 +127,7 @@ def _run(
     gradient: Gradient,
     scan: Scan,
 ) -> tuple[Float[Tensor, "N G C V"], Float[Tensor, "N R V"]]:
-    fade, since = _between(keep), keep.cumsum(2).exp()
+    fade, since = between(keep), keep.cumsum(2).exp()
     if momentum is None:
         weight = fade * write.unsqueeze(2)  # G: of k_j^T e_j in M_t
         read = since.unsqueeze(3) * q
@@ -135,7 +135,7 @@ def _run(
         decay = since[:, :, -1:]
         before = _before(since, 1.0).unsqueeze(3) * k
     else:
-        steps = _between(momentum) * write.unsqueeze(2)  # N: of k_j^T e_j in S_t
+        steps = between(momentum) * write.unsqueeze(2)  # N: of k_j^T e_j in S_t
         weight = fade @ steps
         moved = momentum.cumsum(2).exp()
         drift = (fade @ moved.unsqueeze(3)).squeeze(3)  # f: of the first S in M_t
@@ -158,15 +158,15 @@ def _run(
     return answer, states[:, -1]
 
 
-def _between(x: Float[Tensor, "N G C"]) -> Float[Tensor, "N G C C"]:
+def between(x: Float[Tensor, "... C"]) -> Float[Tensor, "... C C"]:
     """Give `exp(sum of x_s for j < s <= i)` at (i, j), and 0 above the diagonal.
 
     Summed down the rows: a difference of two running sums is NaN where x is -inf, and less exact.
     """
-    size = x.shape[2]
+    size = x.shape[-1]
     upper = torch.ones(size, size, dtype=torch.bool, device=x.device).triu()
-    rows = x.unsqueeze(3).expand(-1, -1, -1, size).masked_fill(upper, 0.0)
-    return rows.cumsum(2).masked_fill(upper.triu(1), -torch.inf).exp()
+    rows = x.unsqueeze(-1).expand(*x.shape, size).masked_fill(upper, 0.0)
+    return rows.cumsum(-2).masked_fill(upper.triu(1), -torch.inf).exp()
 
 
 def _before(x: Float[Tensor, "N G C"], first: float) -> Float[Tensor, "N G C"]:

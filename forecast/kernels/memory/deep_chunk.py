@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from forecast.kernels.memory.chunk import between
 from forecast.kernels.memory.deep_reference import (
     CHUNK,
     DeepState,
@@ -178,13 +179,13 @@ def _chunk(
     q, k, v, write, keep, momentum = chunk
     features, error, pulled, size = slopes(k, v, added(first, anchor))
     steps = step_size(write, size)
-    fade, since = _between(keep), keep.cumsum(1).exp()
+    fade, since = between(keep), keep.cumsum(1).exp()
     (inner, outer), surprise = held
     drift = moved = None
     if momentum is None:
         weight = fade * steps.unsqueeze(1)
     else:
-        kept, moved = _between(momentum), momentum.cumsum(1).exp()
+        kept, moved = between(momentum), momentum.cumsum(1).exp()
         steps = kept * steps.unsqueeze(1)  # of each token's outer products in the momentum
         weight = fade @ steps
         drift = (fade @ moved.unsqueeze(2)).squeeze(2)
@@ -221,11 +222,3 @@ def _chunk(
         torch.baddbmm(left * surprise.outer, rows, last * error),
     )
     return answer, Held(change, surprise)
-
-
-def _between(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C C"]:
-    """Give `exp(sum of x_s for j < s <= i)` at (i, j), and 0 above the diagonal."""
-    size = x.shape[1]
-    upper = torch.ones(size, size, dtype=torch.bool, device=x.device).triu()
-    rows = x.unsqueeze(2).expand(-1, -1, size).masked_fill(upper, 0.0)
-    return rows.cumsum(1).masked_fill(upper.triu(1), -torch.inf).exp()
