@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from forecast import prediction
+    from forecast.series import predict
 
     torch.set_num_threads(options.threads)
     kept = options.figures
@@ -58,7 +58,7 @@ def main() -> None:
                 kept.write_text(json.dumps(figures, indent=1))
 
     for name in options.artefacts:
-        forecaster = prediction.load(name)
+        forecaster = predict.load(name)
         source, model = forecaster.recipe.source_name, forecaster.model
         data = opened(source, forecaster.recipe.model, WINDOW, forecaster.spec.horizon)
         windows, label = data.data.windows("test"), called(forecaster.recipe)
@@ -87,16 +87,16 @@ def called(recipe) -> str:
 
 def opened(source: str, model: str, rows: int, horizon: int):
     """Open a data set as a model with windows of so many rows is trained on it."""
-    from forecast import recipe, tasks
+    from forecast import kinds, recipe
     from forecast.device import choose_device
 
     resolved = recipe.load(source, model=model, lookback=rows, horizon=horizon)
-    return tasks.open_task(resolved, None, choose_device("cpu"))
+    return kinds.open_task(resolved, None, choose_device("cpu"))
 
 
 def scored(windows, rows: int):
     """Cut the segments whose positions are scored, each behind so many rows or up to 23 more."""
-    from forecast.data.segments import segments
+    from forecast.series.segments import segments
 
     return segments(windows, warm_up=rows - 1, scored=SCORED, stride=STRIDE)
 
@@ -140,7 +140,7 @@ def dlinear(source: str, rows: int, horizon: int) -> float:
     import torch
 
     from forecast import artefact
-    from forecast.loop import fit
+    from forecast.training.loop import fit
 
     task = opened(source, "dlinear", rows, horizon)
     torch.manual_seed(0)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from forecast.prediction import load
-    from forecast.tasks import predict
-    from forecast.training import train
+    from forecast.kinds import predict
+    from forecast.runs.run import train
+    from forecast.series.predict import load
 
 _HOMES = {
-    "train": "forecast.training",
-    "predict": "forecast.tasks",
-    "load": "forecast.prediction",
+    "train": "forecast.runs.run",
+    "predict": "forecast.kinds",
+    "load": "forecast.series.predict",
 }
 
 __all__ = ["__version__", "load", "predict", "train"]

@@ -45,19 +45,20 @@ def evaluate(
 
       forecast evaluate ./artefact new.csv --json
     """
-    from forecast import evaluation, prediction, tasks
+    from forecast import kinds
     from forecast.cli import scores
     from forecast.device import Stopwatch, set_threads
+    from forecast.series import predict, score
 
     watch = Stopwatch()
-    forecaster = prediction.load(model)
+    forecaster = predict.load(model)
     set_threads(forecaster.recipe.train.threads)
     source = tuple(data) if data and len(data) > 1 else data[0] if data else None
-    result = tasks.evaluate(forecaster, source, device, cold=cold)
+    result = kinds.evaluate(forecaster, source, device, cold=cold)
     for text in result.pop("notices"):
         console.notice(text)
     metrics = result["metrics"]
-    beaten_by = evaluation.beaten_by(metrics["test"], metrics["baselines"])
+    beaten_by = score.beaten_by(metrics["test"], metrics["baselines"])
     if as_json:
         console.document(
             {"artefact": model, "model": forecaster.recipe.model}

@@ -39,7 +39,7 @@ class Forecaster(PythonModel):
         import polars as pl  # noqa: PLC0415
 
         from forecast.errors import ForecastError  # noqa: PLC0415
-        from forecast.prediction import predict_frame  # noqa: PLC0415
+        from forecast.series.predict import predict_frame  # noqa: PLC0415
 
         try:
             forecast = predict_frame(self.forecaster, pl.from_pandas(model_input))

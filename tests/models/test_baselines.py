@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
-from forecast.data.windows import Series, Windows
 from forecast.errors import UsageError
 from forecast.models.baselines import (
     DLinear,
@@ -18,6 +17,7 @@ from forecast.models.baselines import (
     Ridge,
     SeasonalNaive,
 )
+from forecast.series.windows import Series, Windows
 
 
 def spec(lookback, horizon, season=1, variates=1):
