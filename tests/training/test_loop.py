@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from forecast.batch import Spec
+from forecast.batch.windows import Series, Windows
 from forecast.errors import DataError, UsageError
 from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.recipe import TrainSection
-from forecast.series.windows import Series, Windows
 from forecast.training.checkpoint import Checkpoint
 from forecast.training.loop import SCHEDULES, Interrupted, Silence, fit, validation_loss
 

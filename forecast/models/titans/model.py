@@ -34,6 +34,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
+from forecast.batch.segments import Segments
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
 from forecast.layers import RMSNorm
@@ -43,7 +44,6 @@ from forecast.models.stateful.model import Piece, State
 from forecast.models.titans.block import Block, Variant
 from forecast.models.titans.layers import Target, Tokens
 from forecast.models.titans.memory_store import Kind
-from forecast.series.segments import Segments
 
 Positive = Annotated[int, Field(ge=1)]
 # So that a token forgets little at first: alpha = 0.0067.
