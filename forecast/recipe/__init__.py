@@ -27,8 +27,12 @@ from forecast.tables.reading import TableOptions
 if typing.TYPE_CHECKING:
     from forecast.graphs.section import GraphSection
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+# Counts of rows, windows and epochs: sums and products of two still fit into 64 bits.
+_MOST = 2**31 - 1
+# What every generator takes as a seed, and more threads than any machine has processors.
+MOST_SEED, MOST_THREADS = 2**32 - 1, 1_024
+Positive = Annotated[int, Field(ge=1, le=_MOST)]
+NonNegative = Annotated[int, Field(ge=0, le=_MOST)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

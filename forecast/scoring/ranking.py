@@ -6,7 +6,8 @@ Conventions:
     AP, AUC: over all scores of a part pooled, equal scores counted together.
     NDCG@k: gains are the true values, discounted by log2 of the place + 1; of equal scores each
         place is shared by all.
-    not finite: a score that is no finite number is the worst: a positive is last, a negative above it.
+    not finite: a score that is no finite number is the worst: a positive is last, a negative is
+        above it.
     masked: sensors report 0 where they report nothing; such cells count nowhere.
 
 Letters: n queries, K candidates, H horizon, C sensors.

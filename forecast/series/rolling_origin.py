@@ -69,7 +69,11 @@ def prepare(
         thinned = train.every(max(1, round(len(train) / _MOST_ORIGINS)))
         carrying.solve(*(histories(part, warm_up=_recent(model)) for part in (thinned, val)))
     cut = segments(
-        train, warm_up=carrying.warm_up, scored=carrying.segment, stride=carrying.segment // 2
+        train,
+        warm_up=carrying.warm_up,
+        scored=carrying.segment,
+        stride=carrying.segment // 2,
+        carried=carrying.carried,
     )
     return cut, history(model, val)
 

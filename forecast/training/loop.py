@@ -200,7 +200,11 @@ def fit(
                     if stop:
                         raise Interrupted(pending[0] if pending else signal.SIGTERM)
                 if now - reported > _REPORT_SECONDS:
-                    watcher.step(progress.epoch, progress.step, _mean(losses, "training", progress.epoch, section))
+                    watcher.step(
+                        progress.epoch,
+                        progress.step,
+                        _mean(losses, "training", progress.epoch, section),
+                    )
                     reported = now
             train_loss = _mean(losses, "training", progress.epoch, section)
             val_loss = validation_loss(model, val, team) if len(val) else train_loss
@@ -300,9 +304,7 @@ def _mean(losses: Tensor, name: str, epoch: int, section: TrainSection) -> float
 
 def _broken(model: nn.Module, team: Team, device: torch.device) -> bool:
     """Whether a weight of any process is not finite: the last step of an epoch may have done it."""
-    broken = any(
-        not bool(local(weight.detach()).isfinite().all()) for weight in model.parameters()
-    )
+    broken = any(not bool(local(weight.detach()).isfinite().all()) for weight in model.parameters())
     return bool(team.total(torch.tensor(float(broken), device=device)))
 
 

@@ -143,8 +143,9 @@ class LMUFormer(nn.Module):
     # Every batch goes through all blocks.
     same_path = True
 
-    # A row far enough back no longer shows.
+    # A row far enough back no longer shows, so that a warm-up stands for all history.
     forgets = True
+    carried = 0
 
     def __init__(self, config: LMUFormerConfig, spec: Spec) -> None:
         super().__init__()
