@@ -121,7 +121,9 @@ def backtest(
             first = folder / f"{name}-0"
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
-                trained = run.train(fold.recipe, resume=resume, out=place, watcher=watcher)
+                trained = run.train(
+                    fold.recipe, resume=resume, out=place, force=True, watcher=watcher
+                )
                 metrics = trained.metrics
             else:
                 place = first
@@ -176,7 +178,9 @@ def compare(
     first, more = judged(figures[names[0]][0])
     measures = (first, *_SECOND[first])
     judgements = {name: np.array([one[first] for one in own]) for name, own in figures.items()}
-    order = sorted(judgements, key=lambda name: float(judgements[name].mean()), reverse=more)
+    sign = -1.0 if more else 1.0
+    # A model that diverged in a window is behind all that did not.
+    order = sorted(judgements, key=lambda name: _or_last(sign * float(judgements[name].mean())))
     best = judgements[order[0]]
     return tuple(
         Row(
@@ -188,6 +192,10 @@ def compare(
         )
         for name in order
     )
+
+
+def _or_last(error: float) -> float:
+    return error if math.isfinite(error) else math.inf
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -211,7 +211,7 @@ class SeriesTask:
         # The one time that this run looks at the test part.
         scores = score.score_all(models, data, calibrations=calibrations)
         metrics = {
-            "protocol": score.PROTOCOL,
+            "protocol": score.protocol(model),
             "test": scores.pop("model"),
             "baselines": scores,
             "validation": self._validation(model, fitted),
