@@ -23,6 +23,9 @@ MASKS = {
 }
 
 
+pytestmark = pytest.mark.interpreter
+
+
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     """Fill what the kernels are to write with NaN."""

@@ -1,4 +1,4 @@
-"""The scan of the learning memory in Triton; `test_memory.py` runs this file in the interpreter."""
+"""The scan of the learning memory in Triton; `test_interpreter.py` runs this file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from forecast.kernels import dispatch, neural_memory
 from forecast.kernels.neural_memory import Gates, State, gates, unit
+
+pytestmark = pytest.mark.interpreter
 
 
 @pytest.fixture(autouse=True)
