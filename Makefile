@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Idle OpenMP threads that spin double the CPU time of small models.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow test-shapes lint types format reference benchmarks clean
+.PHONY: demo test test-slow test-bf16 test-shapes lint types format reference benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/forecast train metro-traffic --register metro-traffic --alias champion
@@ -21,7 +21,6 @@ demo: .venv/installed
 # make test WORKERS=4 PYTEST='tests/series -x'.
 WORKERS ?= 2
 PYTEST_RUN := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-SHAPES := --jaxtyping-packages=forecast,beartype.beartype
 
 test: .venv/test
 	$(PYTEST_RUN) -m "not slow" $(PYTEST)
@@ -29,9 +28,12 @@ test: .venv/test
 test-slow: .venv/test
 	$(PYTEST_RUN) -m slow $(PYTEST)
 
+test-bf16: .venv/test
+	FORECAST_PRECISION=bf16 $(PYTEST_RUN) -m bf16 $(PYTEST)
+
 # Shapes and types of every call of a model, checked as it is made.
 test-shapes: .venv/test
-	$(PYTEST_RUN) $(SHAPES) tests/models $(PYTEST)
+	$(PYTEST_RUN) --jaxtyping-packages=forecast,beartype.beartype tests/models $(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
