@@ -25,12 +25,16 @@ def test_every_file_with_a_marked_test_is_run():
     assert marked == set(FILES)
 
 
-def test_kernels_agree_with_the_reference_in_tritons_interpreter():
+@pytest.mark.parametrize(
+    "which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)], ids=["some", "rest"]
+)
+def test_kernels_agree_with_the_reference_in_tritons_interpreter(which):
     # Nothing of this run's workers and options.
     variables = {name: to for name, to in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [
-            sys.executable, "-m", "pytest", *map(str, FILES), "-m", "interpreter", "-n", "0",
+            sys.executable, "-m", "pytest", *map(str, FILES), "-m", f"interpreter and {which}",
+            "-n", "0",
             "-p", "no:cacheprovider",
         ],
         env=variables | {"TRITON_INTERPRET": "1"},
