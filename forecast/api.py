@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from forecast import kinds
 from forecast.contracts import AnyForecaster
+from forecast.runs.predict import predict_files
 from forecast.runs.run import Trained, train
 from forecast.tracking.loading import load, load_series
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
     import xarray
 
-__all__ = ["Trained", "load", "load_series", "predict", "train"]
+__all__ = ["Trained", "load", "load_series", "predict", "predict_files", "train"]
 
 
 def predict(

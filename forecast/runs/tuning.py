@@ -30,10 +30,11 @@ from forecast.contracts import Task
 from forecast.device import choose_precision, device_for, set_threads
 from forecast.errors import DataError, ForecastError, UsageError
 from forecast.models import MODELS, building
+from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import search_space
 from forecast.runs.search_space import Search
-from forecast.tracking import Run, home
+from forecast.tracking import Run
 from forecast.training.loop import Interrupted, Silence, Watcher, fit
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def tune(
     search_space.check(resolved, searches)
     searches = [search_space.with_own(search, resolved) for search in searches]
     named = json.dumps([resolved.digest(), [repr(search) for search in searches]])
-    folder = home() / "tuning" / hashlib.sha256(named.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home_folder("tuning", hashlib.sha256(named.encode()).hexdigest()[:12])
     study: Study = optuna.create_study(
         storage=f"sqlite:///{folder / 'trials.db'}",
         study_name=resolved.model,
