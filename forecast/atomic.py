@@ -77,6 +77,21 @@ def replacing_folder(path: Path) -> Generator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+@contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Put what the system says against writing `path` into a sentence that names it.
+
+    Raises:
+        ForecastError: the system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(path)) and not isinstance(error, BrokenPipeError):
+            raise from_system(error, path) or error from error
+        raise
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically.
 

@@ -6,6 +6,7 @@ Every command that writes a file or a folder asks here first.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -157,6 +158,23 @@ def refuse_input(
                 f"The output {path} would overwrite the input {given}.",
                 hint=f"Name another place: {option}",
             )
+
+
+def to_stdout(content: bytes) -> None:
+    """Write a result to standard output, all of it and at once.
+
+    Raises:
+        BrokenPipeError: nobody reads on.
+        DataError: it takes no more, as on a full disk.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise from_system(error, "standard output") or error from error
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -62,8 +61,7 @@ def predict_files(forecaster: GraphForecaster, request: Request) -> Written:
 
 def _write(frame: pl.DataFrame, out: Path | None) -> None:
     if out is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(frame.write_csv().encode())
+        outputs.to_stdout(frame.write_csv().encode())
         return
     with atomic.replacing(out) as temporary:
         if out.suffix == ".parquet":
