@@ -103,13 +103,15 @@ def pump(
             reader.line, lines = begun + bad, lines[bad:]
 
     with _signals() as waiting:
-        rest, error = b"", None
+        rest, ending, error = b"", b"", None
         try:
             while error is None and waiting.signal is None:
                 ready = waiting.read(source)
                 if ready is None:
                     break
-                *lines, rest = (rest + ready).split(b"\n")
+                text = rest + ready
+                ending = ending or _ending(text)
+                *lines, rest = text.split(ending or b"\n")
                 if len(rest) > _LONGEST_LINE:
                     lines, rest = [*lines, rest], b""
                 if not ready:
@@ -123,6 +125,14 @@ def pump(
     if error:
         raise error
     return waiting.signal
+
+
+def _ending(text: bytes) -> bytes:
+    """Find what ends a line: a line feed, or a carriage return alone; nothing while unknown."""
+    feed, back = text.find(b"\n"), text.find(b"\r")
+    if 0 <= back < len(text) - 1 and (feed < 0 or back < feed - 1):
+        return b"\r"
+    return b"\n" if feed >= 0 else b""
 
 
 class _Waiting:
