@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are printed as one panel on stderr."""
     _STOPPED.clear()
     try:
-        return app(arguments, prog_name="forecast", standalone_mode=False) or 0
+        code = app(arguments, prog_name="forecast", standalone_mode=False) or 0
     except ForecastError as error:
         console.panel(error.message, error.hint)
         return error.exit_code
@@ -108,13 +108,19 @@ def run(arguments: list[str]) -> int:
         return exit_.code if isinstance(exit_.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
         return _unexpected(error)
+    # Typer makes an exit with this code of an interruption.
+    return _stopped() if code == 130 else code
+
+
+def _stopped() -> int:
+    console.panel("Stopped by Ctrl-C.", title="Stopped")
+    return 130
 
 
 def _unexpected(error: BaseException) -> int:
     # Libraries make errors of their own of an interruption, and Typer an abort.
     if _STOPPED or isinstance(error, KeyboardInterrupt | click.Abort):
-        console.panel("Stopped by Ctrl-C.", title="Stopped")
-        return 130
+        return _stopped()
     if isinstance(error, BrokenPipeError):
         console.hush()
         return 0
