@@ -26,20 +26,6 @@ _MOST_SLIPS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """Say why a series has no forecast, and what to do."""
-
-    id: str
-    reason: str
-    hint: str = ""
-
-    @staticmethod
-    def of(name: str, error: DataError) -> Failure:
-        """Say it in the words of an error."""
-        return Failure(id=name, reason=error.message, hint=error.hint)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
     """Hold rows as they are written, and what is known of each.
 
