@@ -110,7 +110,7 @@ RUNS = {
     "ridge-dialect": run(
         ["data/dialect.csv", "--model", "ridge", "--lookback", "24", "--horizon", "6",
          "--date-format", "%d.%m.%Y %H:%M", "--timezone", "Europe/Berlin", "--fill", "linear"],
-        ['data.encoding="latin-1"'], "data/dialect.csv",
+        [], "data/dialect.csv",
     ),
     "persistence": run([*WIDE, "--model", "persistence"], [], "data/wide.csv"),
     "seasonal-naive": run([*WIDE, "--model", "seasonal-naive"], [], "data/wide.csv"),
@@ -581,7 +581,7 @@ def dialect(path: Path, wide: list) -> None:
         day, hour = at.split(" ")
         numbers = (str(one).replace(".", ",") for one in (load, heat))
         lines.append(f"{'.'.join(reversed(day.split('-')))} {hour};{';'.join(numbers)}")
-    path.write_bytes(("\r\n".join(lines) + "\r\n").encode("cp1252"))
+    path.write_bytes(("\r\n".join(lines) + "\r\n").encode("utf-8-sig"))
 
 
 def panel_tables(count: int = 240, ahead: int = 6) -> tuple[list, list]:
