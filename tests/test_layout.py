@@ -135,7 +135,7 @@ def test_the_wheel_holds_what_an_installed_program_needs(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     for wanted in (
-        "forecast/data/sample/metro_traffic.csv.gz",
+        "forecast/catalogue/sample/metro_traffic.csv.gz",
         "forecast/recipes/itransformer-etth1-96.toml",
         "forecast/tracking/pyfunc.py",
         "forecast/cli/train.py",
@@ -148,7 +148,7 @@ def test_the_wheel_holds_what_an_installed_program_needs(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import forecast; assert sys.argv[1] in forecast.__file__\n"
         "from forecast import recipe\n"
-        "from forecast.data import DATASETS, files\n"
+        "from forecast.catalogue import DATASETS, files\n"
         "assert recipe.load('itransformer-etth1-96').model_config.width == 256\n"
         "print(files.locate(DATASETS['metro-traffic'].files[0]))\n"
     )

@@ -104,14 +104,14 @@ def backtest(
       forecast backtest collegemsg --windows 4 --step 2000
     """
     from forecast import recipe
-    from forecast.backtest import backtest as run
-    from forecast.backtest import models_of
     from forecast.cli.progress import Progress
-    from forecast.data import graph_section
+    from forecast.contracts import Plan
     from forecast.device import Stopwatch
     from forecast.errors import UsageError
+    from forecast.graphs import section
     from forecast.models import MODELS
-    from forecast.tasks import Plan
+    from forecast.runs.backtest import backtest as run
+    from forecast.runs.backtest import models_of
 
     watch = Stopwatch()
     reading = options.reading(
@@ -132,7 +132,7 @@ def backtest(
     recipes = [resolved(name) for name in model or others]
     ahead = horizon or first.window.horizon
     if kind == "graph" and step is None:
-        task = graph_section.resolve(first.graph)[0].task
+        task = section.resolve(first.graph)[0].task
         if task in ("link", "affinity"):
             what = "events" if task == "link" else "periods"
             raise UsageError(

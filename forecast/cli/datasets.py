@@ -16,14 +16,14 @@ from forecast.cli.options import AsJson
 from forecast.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
-    from forecast.data import Known
-    from forecast.data.files import KnownFile, Progress
+    from forecast.catalogue import Known
+    from forecast.catalogue.files import KnownFile, Progress
 
 app = typer.Typer(help="List, show, fetch and verify the known data sets.", no_args_is_help=True)
 
 
 def _complete(incomplete: str) -> list[str]:
-    from forecast.data import DATASETS
+    from forecast.catalogue import DATASETS
 
     return [name for name in DATASETS if name.startswith(incomplete)]
 
@@ -44,7 +44,7 @@ def list_datasets(as_json: AsJson = False) -> None:
 
     Example: forecast datasets list
     """
-    from forecast.data import DATASETS, files
+    from forecast.catalogue import DATASETS, files
 
     if as_json:
         console.document([_facts(known) for known in DATASETS.values()])
@@ -74,7 +74,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     Example: forecast datasets show etth1
     """
-    from forecast.data import dataset, files
+    from forecast.catalogue import dataset, files
 
     known = dataset(name)
     if as_json:
@@ -130,7 +130,7 @@ def fetch(
     Examples: forecast datasets fetch etth1 ettm1
     or forecast datasets fetch exchange --mirror /media/stick
     """
-    from forecast.data import dataset, files
+    from forecast.catalogue import dataset, files
 
     for known in [dataset(name) for name in names]:
         if known.kind == "grid" and not known.files:
@@ -157,7 +157,7 @@ def verify(
 
     Example: forecast datasets verify etth1
     """
-    from forecast.data import DATASETS, dataset, files
+    from forecast.catalogue import DATASETS, dataset, files
 
     results: list[dict[str, str | None]] = []
     for known in [dataset(name) for name in names] if names else DATASETS.values():
@@ -198,7 +198,7 @@ def _fetching(results: Sequence[Mapping[str, str | None]]) -> str:
 
 
 def _location(file: KnownFile) -> str | None:
-    from forecast.data import files
+    from forecast.catalogue import files
 
     path = files.find(file)
     return None if path is None else str(path)

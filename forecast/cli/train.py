@@ -94,8 +94,10 @@ def train(
 
       forecast train uk-t2m --horizon 12
     """
-    from forecast import distributed, recipe, training
+    from forecast import recipe
     from forecast.cli.progress import Progress
+    from forecast.runs import run
+    from forecast.training import distributed
 
     resolved = recipe.load(
         target,
@@ -118,7 +120,7 @@ def train(
         },
     )
     with Progress() as watcher:
-        trained = training.train(
+        trained = run.train(
             resolved,
             model=model,
             lookback=lookback,
@@ -143,11 +145,12 @@ def train(
 def report(trained: object) -> None:
     """Print scores and places of a finished run."""
     from forecast.cli import scores
-    from forecast.training import Trained
+    from forecast.runs.run import Trained
 
     assert isinstance(trained, Trained)
     scores.show(trained.recipe.model, trained.metrics["test"], trained.metrics["baselines"])
     scores.show_protocol(trained.metrics["test"], trained.metrics["protocol"])
+    scores.show_precision(trained.recipe)
     scores.verdict(trained.recipe.model, trained.beaten_by)
     cost = trained.cost
     lines = [

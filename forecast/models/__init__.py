@@ -81,7 +81,7 @@ MODELS: dict[str, ModelInfo] = {
     "lmuformer": ModelInfo(
         title="Legendre memories carried from row to row, a forecast from every one of them",
         source="Liu et al., ICLR 2024, arXiv 2402.04882",
-        module="forecast.models.lmuformer",
+        module="forecast.models.lmuformer.model",
         model="LMUFormer",
         config="LMUFormerConfig",
         streams=True,
@@ -96,7 +96,7 @@ MODELS: dict[str, ModelInfo] = {
     "titans": ModelInfo(
         title="a memory that learns while it reads, beside attention to the last patches",
         source="Behrouz et al., arXiv 2501.00663",
-        module="forecast.models.titans",
+        module="forecast.models.titans.model",
         model="Titans",
         config="TitansConfig",
         streams=True,
@@ -126,7 +126,7 @@ MODELS: dict[str, ModelInfo] = {
     "todyformer": ModelInfo(
         title="events cut into patches: messages inside of each, attention along a node's patches",
         source="Biparva et al., arXiv 2402.05944",
-        module="forecast.models.todyformer",
+        module="forecast.models.todyformer.model",
         model="Todyformer",
         config="TodyformerConfig",
         kind="graph",
@@ -135,7 +135,7 @@ MODELS: dict[str, ModelInfo] = {
     "todyformer-sensors": ModelInfo(
         title="the same for sensors whose edges stay; taken for data.task = sensor",
         source="Biparva et al., arXiv 2402.05944",
-        module="forecast.models.todyformer_sensors",
+        module="forecast.models.todyformer.sensors",
         model="SensorTodyformer",
         config="SensorTodyformerConfig",
         kind="graph",

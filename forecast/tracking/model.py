@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecast.data.files import sha256_of
+from forecast.catalogue.files import sha256_of
 from forecast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _signature(description: Mapping[str, Any]) -> ModelSignature:
     from mlflow.types import ColSpec, Schema  # noqa: PLC0415
 
     if "grid" in description:
-        from forecast.data.grid_output import table_columns  # noqa: PLC0415
+        from forecast.grids.output import table_columns  # noqa: PLC0415
 
         (time, *places), fields = table_columns(description["grid"])
         cells = Schema(

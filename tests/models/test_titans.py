@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
-from forecast.data.segments import SegmentBatch, segments
-from forecast.data.windows import Series, Windows
+from forecast.batch.segments import SegmentBatch, segments
+from forecast.batch.windows import Series, Windows
 from forecast.errors import UsageError
-from forecast.models.replay import answers, prepare
-from forecast.models.titans import Titans, TitansConfig
-from forecast.models.titans_layers import Memory, Tokens, WindowAttention
+from forecast.models.titans.layers import Memory, Tokens, WindowAttention
+from forecast.models.titans.model import Titans, TitansConfig
+from forecast.series.rolling_origin import answers, prepare
 
 # Ways to configure the network, each with parts of its own in the state.
 KINDS = {
@@ -238,9 +238,9 @@ def test_slabs_computed_again_have_the_values_and_gradients_of_the_whole(monkeyp
         for name, size in layer.sizes().items()
     }
     found = []
-    monkeypatch.setattr("forecast.models.titans_layers._SLAB", 16)
+    monkeypatch.setattr("forecast.models.titans.layers._SLAB", 16)
     for kept in (1_000, 30):
-        monkeypatch.setattr("forecast.models.titans_layers._KEPT", kept)
+        monkeypatch.setattr("forecast.models.titans.layers._KEPT", kept)
         # What other layers carry is none of the memory's.
         read, after = layer(tokens, known, before | {"pairs": torch.zeros(3, 1)})
         outputs = [read, *(after[name] for name in before)]
