@@ -40,7 +40,8 @@ os.environ |= {
 for _name in ("FORCE_COLOR", "FORECAST_DEBUG", "FORECAST_HOME", "FORECAST_DATA"):
     os.environ.pop(_name, None)
 # The tree that this script lies in, whatever is installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+TREE = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, TREE)
 
 import numpy as np  # noqa: E402 - after the number of threads is settled
 
@@ -402,7 +403,7 @@ _PATTERNS = (
 
 
 def cleaned(text: str, work: Path) -> str:
-    text = text.replace(str(work), "<work>")
+    text = text.replace(str(work), "<work>").replace(TREE, "<tree>")
     for pattern, instead in _PATTERNS:
         text = re.sub(pattern, instead, text, flags=re.MULTILINE)
     return text
@@ -487,9 +488,11 @@ def report(recorded: dict[str, str], found: dict[str, str], *, everything: bool)
             continue
         lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
         changed = [line for line in lines if line[:2] not in ("--", "++", "@@")]
-        print("".join(f"             {line[:200]}\n" for line in changed[:8]), end="")
-        if len(changed) > 8:
-            print(f"             ... {len(changed) - 8} lines more")
+        # Of a long difference the beginning of both, since an error stands where a document stood.
+        shown = [line for sign in "-+" for line in [o for o in changed if o[0] == sign][:4]]
+        print("".join(f"             {line[:200]}\n" for line in shown), end="")
+        if len(changed) > len(shown):
+            print(f"             ... {len(changed) - len(shown)} lines more")
     print(f"\n{len(names) - len(differing)} equal, {len(differing)} different")
     return differing
 
