@@ -34,7 +34,7 @@ from forecast.errors import DataError, NotFoundError
 from forecast.models.building import tensor_bytes
 
 FORMAT = 1
-_DESCRIPTION = "forecaster.json"
+DESCRIPTION = "forecaster.json"
 _WEIGHTS = "weights.safetensors"
 _ARRAYS = "arrays.safetensors"
 
@@ -67,7 +67,7 @@ def save(folder: Path, forecaster: AnyForecaster) -> None:
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     text = json.dumps(description, indent=2, ensure_ascii=False)
-    atomic.write_bytes(folder / _DESCRIPTION, text.encode())
+    atomic.write_bytes(folder / DESCRIPTION, text.encode())
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -77,10 +77,10 @@ def describe(folder: Path) -> dict[str, Any]:
         NotFoundError: this is no forecaster's folder.
         DataError: its description is damaged, or of a format this version does not read.
     """
-    path = folder / _DESCRIPTION
+    path = folder / DESCRIPTION
     if not path.is_file():
         raise NotFoundError(
-            f"{folder} holds no trained forecaster: there is no {_DESCRIPTION} in it.",
+            f"{folder} holds no trained forecaster: there is no {DESCRIPTION} in it.",
             hint="Give the folder that `forecast train` printed, runs:/... or models:/name@alias.",
         )
     try:
@@ -122,7 +122,7 @@ def load(folder: str | Path) -> AnyForecaster:
 
 def digest(folder: Path) -> str:
     """Name the folder's content: the hash of its description, which holds those of the others."""
-    return hashlib.sha256((folder / _DESCRIPTION).read_bytes()).hexdigest()
+    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()
 
 
 def _checked(path: Path, description: dict[str, Any]) -> bytes:

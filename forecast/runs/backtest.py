@@ -120,7 +120,9 @@ def backtest(
             first = folder / f"{name}-0"
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
-                trained = run.train(fold.recipe, resume=resume, out=place, watcher=watcher)
+                trained = run.train(
+                    fold.recipe, resume=resume, out=place, force=True, watcher=watcher
+                )
                 metrics = trained.metrics
             else:
                 place = first

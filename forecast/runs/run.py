@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from forecast import artefact, atomic, kinds, recipe
+from forecast import artefact, atomic, kinds, outputs, recipe
 from forecast.contracts import AnyForecaster, Task
 from forecast.device import Stopwatch, choose_precision, device_for, set_threads
 from forecast.errors import UsageError
@@ -93,6 +93,7 @@ def train(
     init: str | Path | None = None,
     resume: bool = False,
     out: str | Path | None = None,
+    force: bool = False,
     watcher: Watcher | None = None,
 ) -> Trained:
     """Train, score once on the test part beside the baselines, save, track and register.
@@ -106,6 +107,7 @@ def train(
         init: artefact folder or model URI whose weights, scaler and shape to start from.
         resume: go on from the newest unfinished run of this very recipe, if there is one.
         out: folder for the artefact; None puts it into the run's own folder.
+        force: replace a trained model that is there already.
         watcher: is told how it goes.
 
     Raises:
@@ -123,6 +125,13 @@ def train(
     if start:
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = kinds.continued(resolved, start)
+    if out is not None:
+        outputs.check_folder(out, _sources(resolved))
+        if Path(out, artefact.DESCRIPTION).exists() and not (force or resume):
+            raise UsageError(
+                f"{out} holds a trained model already.",
+                hint="Add --force to replace it, or name another folder: --out",
+            )
     device = distributed.device_of(device_for(resolved.train.device, MODELS[resolved.model].kind))
     with distributed.joined(device, shard=resolved.train.shard) as team:
         task = kinds.open_task(resolved, start, device)
@@ -282,6 +291,12 @@ def _refuse_other_shape(
                 f"--{name} {value} contradicts --init: that model has {name} {own[name]}.",
                 hint=f"Leave out --{name}, or train from new weights without --init.",
             )
+
+
+def _sources(resolved: Recipe) -> tuple[str, ...]:
+    """Return the files that a recipe's data come from."""
+    source = resolved.data.source
+    return (source,) if isinstance(source, str) else tuple(source)
 
 
 def _title(resolved: Recipe) -> str:
