@@ -82,7 +82,7 @@ def main() -> None:
         state = folder / "state.safetensors"
         stopped = [
             stream(model, b"date,y\n" + rows[0].encode() + b"\n" + bad + b"\n", "--state", state)
-            for bad in spoilt[:: max(1, len(spoilt) // 10)]
+            for bad in spoilt[:2]
         ]
         faults = sum(done.returncode == 1 for done in (mixed, *stopped))
         traces = sum(b"Traceback" in done.stderr for done in (mixed, *stopped))
