@@ -75,9 +75,7 @@ def train(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", help="Replace a model that --out holds already.", rich_help_panel=_KEEP
-        ),
+        typer.Option("--force", help="Overwrite a model that --out holds.", rich_help_panel=_KEEP),
     ] = False,
     init: Annotated[
         str | None,
