@@ -36,7 +36,7 @@ from forecast.errors import DataError, NotFoundError
 from forecast.models.building import tensor_bytes
 
 FORMAT = 1
-DESCRIPTION = "forecaster.json"
+_DESCRIPTION = "forecaster.json"
 _WEIGHTS = "weights.safetensors"
 _ARRAYS = "arrays.safetensors"
 
@@ -69,7 +69,7 @@ def save(folder: Path, forecaster: AnyForecaster) -> None:
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     text = json.dumps(description, indent=2, ensure_ascii=False)
-    atomic.write_bytes(folder / DESCRIPTION, text.encode())
+    atomic.write_bytes(folder / _DESCRIPTION, text.encode())
 
 
 def is_one(folder: Path) -> bool:
@@ -84,10 +84,10 @@ def describe(folder: Path) -> dict[str, Any]:
         NotFoundError: this is no forecaster's folder.
         DataError: its description is damaged, or of a format this version does not read.
     """
-    path = folder / DESCRIPTION
+    path = folder / _DESCRIPTION
     if not path.is_file():
         raise NotFoundError(
-            f"{folder} holds no trained forecaster: there is no {DESCRIPTION} in it.",
+            f"{folder} holds no trained forecaster: there is no {_DESCRIPTION} in it.",
             hint="Give the folder that `forecast train` printed, runs:/... or models:/name@alias.",
         )
     try:
@@ -143,7 +143,7 @@ def _check_finite(weights: Mapping[str, Tensor], folder: Path) -> None:
 
 def digest(folder: Path) -> str:
     """Name the folder's content: the hash of its description, which holds those of the others."""
-    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()
+    return hashlib.sha256((folder / _DESCRIPTION).read_bytes()).hexdigest()
 
 
 def _checked(path: Path, description: dict[str, Any]) -> bytes:
