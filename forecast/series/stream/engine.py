@@ -28,7 +28,7 @@ from forecast.series.rolling_origin import carries_state
 from forecast.series.scaling import rounded
 from forecast.series.stream.rows import Issued, Rows
 from forecast.series.stream.store import SPARE, Store
-from forecast.series.stream.window import RollingWindow
+from forecast.series.stream.window import RollingWindow, weight_of
 from forecast.tables import formats
 from forecast.tables.frequency import Frequency
 from forecast.tables.zones import to_utc
@@ -176,7 +176,7 @@ class Streamer:
             "format": str(FORMAT),
             "model": f"{self.forecaster.recipe.model} {digest.hexdigest()[:16]}",
             "version": forecast.__version__,
-            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+            "dtype": str(weight_of(model).dtype).removeprefix("torch."),
             "frequency": spec.frequency,
         }
 
