@@ -148,7 +148,7 @@ def measure_storage(options: argparse.Namespace, windows: int) -> dict[str, floa
         "windows": len(loaded.windows("test")),
     }
     before = _peak()
-    model, sums = grid_baselines(loaded.spec)["persistence"], loaded.sums()
+    model, sums = grid_baselines(loaded.spec)["persistence"], error_sums(loaded)
     for batch in loaded.windows("test").batches(256):
         sums.add(model(batch), batch)
     return figures | {"MB to score": round(_peak() - before, 1)}

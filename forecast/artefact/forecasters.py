@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from forecast.batch import EventSpec, GridSpec, Spec
+from forecast.graphs.header import GraphHeader, header_of
+from forecast.grids.header import GridHeader
 from forecast.recipe import Recipe
 from forecast.series.covariates import Covariates
 from forecast.series.intervals import Calibration
@@ -122,7 +124,7 @@ class GridForecaster:
         recipe: the resolved recipe it was trained by.
         spec: the shape of its task.
         statistics: what its frames are scaled by, and the means that it is compared with.
-        grid: fields, cells, step and reading options, as `GridData.describe` lays them out.
+        grid: fields, cells, step and reading options.
         data: name, digest and size of the training data.
         metrics: what was measured when it was trained.
     """
@@ -131,14 +133,14 @@ class GridForecaster:
     recipe: Recipe
     spec: GridSpec
     statistics: dict[str, Tensor]
-    grid: dict[str, Any]
+    grid: GridHeader
     data: dict[str, Any]
     metrics: dict[str, Any]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Name the fields of a frame."""
-        return tuple(channel["name"] for channel in self.grid["channels"])
+        return self.grid.columns
 
     def arrays(self) -> dict[str, Tensor]:
         """Give the tensors to keep beside the weights."""
@@ -149,7 +151,7 @@ class GridForecaster:
         return {
             "columns": list(self.columns),
             "frequency": self.spec.frequency,
-            "grid": self.grid,
+            "grid": self.grid.to_dict(),
         }
 
     @classmethod
@@ -162,7 +164,7 @@ class GridForecaster:
             recipe=resolved,
             spec=grid_spec(kept["spec"]),
             statistics=arrays,
-            grid=kept["grid"],
+            grid=GridHeader.from_dict(kept["grid"]),
             data=kept["data"],
             metrics=kept["metrics"],
         )
@@ -177,7 +179,7 @@ class GraphForecaster:
         recipe: the resolved recipe it was trained by.
         spec: the shape of its task.
         statistics: what its class and its values are made with.
-        graph: ids, features and reading options, as `describe` of the data lays them out.
+        graph: ids, features and reading options.
         history: all events of its data, which forecasts go on from; None of values.
         data: name, digest and size of the training data.
         metrics: what was measured when it was trained.
@@ -187,7 +189,7 @@ class GraphForecaster:
     recipe: Recipe
     spec: EventSpec
     statistics: dict[str, Tensor]
-    graph: dict[str, Any]
+    graph: GraphHeader
     history: polars.DataFrame | None
     data: dict[str, Any]
     metrics: dict[str, Any]
@@ -211,7 +213,7 @@ class GraphForecaster:
 
     def described(self) -> dict[str, Any]:
         """Give, as plain values, what else is to be kept of the data it was trained on."""
-        return {"columns": list(self.columns), "graph": self.graph}
+        return {"columns": list(self.columns), "graph": self.graph.to_dict()}
 
     @classmethod
     def restored(
@@ -229,7 +231,7 @@ class GraphForecaster:
             recipe=resolved,
             spec=EventSpec(**kept["spec"]),
             statistics=arrays,
-            graph=kept["graph"],
+            graph=header_of(kept["graph"]),
             history=None if history is None else polars.read_parquet(io.BytesIO(history)),
             data=kept["data"],
             metrics=kept["metrics"],

@@ -78,8 +78,7 @@ def grids(
         jobs = [(inputs, out)]
         files.destinations(inputs[:1], out, as_json)
         files.refuse_overwriting(files.expand(inputs), out)
-        grid = forecaster.grid
-        output.check_target(out, slots=grid["format"] == "slots" and grid["dated"])
+        output.check_target(out, slots=forecaster.grid.counts_slots)
     else:
         inputs = files.expand(inputs)
         out.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from forecast.batch import EventBatch
 from forecast.errors import UsageError
 from forecast.graphs.events import Events
 from forecast.graphs.history import EventHistory
-from forecast.graphs.protocol import RANKED, Split, pair_negatives, rank_negatives
+from forecast.graphs.protocol import RANKED, EventSplit, pair_negatives, rank_negatives
 
 # Past negatives are of this first part of what is known, as those of validation are of training.
 _LONG_AGO = 0.8
@@ -175,7 +175,7 @@ class LinkBatches:
 
 def link_batches(
     events: Events,
-    split: Split,
+    split: EventSplit,
     part: str,
     *,
     window: int = 4096,

@@ -92,38 +92,24 @@ class Lag:
 class Table:
     """Refer to the mean of a slot, in scaled space.
 
-    For a frame that went into the mean it is taken out again, lest a model see in training what
-    it has to forecast; smoothed means have so many frames in them that they are left alone.
+    A training frame has the mean that it went into itself: within a slot that is one and the same
+    frame, and tells nothing of which one is to be forecast. With the frame taken out it would tell
+    all: what is left of the mean is the lower, the higher the frame.
 
     Attributes:
         slots: (M,) the slot of each instant.
         means: (S, C, Y, X).
         counts: frames in each mean, (S, 1, 1, 1) or, with missing cells, (S, C, Y, X).
-        fitted: rows below this one went into the means.
     """
 
     name: str
     slots: Int[Tensor, " M"]
     means: Float[Tensor, "S C Y X"]
     counts: Tensor
-    fitted: int
 
-    def frames(self, rows: Int[Tensor, "*n"], values: Tensor | None) -> Float[Tensor, "*n C Y X"]:
-        """Give the mean for each row.
-
-        Args:
-            rows: numbers of instants.
-            values: scaled frames of these rows, missing cells NaN; None where they are to come.
-        """
-        slots = self.slots[rows]
-        means = self.means[slots]
-        if values is None or self.name == _SMOOTHED or not bool((rows < self.fitted).any()):
-            return means
-        own = (rows < self.fitted)[..., None, None, None] & ~values.isnan()
-        counts = self.counts[slots]
-        rest = (counts - own.to(counts.dtype)).clamp(min=1)
-        without = (means * counts - values.nan_to_num()) / rest
-        return torch.where(own, torch.where(counts > 1, without, 0.0), means)
+    def frames(self, rows: Int[Tensor, "*n"]) -> Float[Tensor, "*n C Y X"]:
+        """Return the mean for each row, a number of an instant."""
+        return self.means[self.slots[rows]]
 
 
 def fit_table(
@@ -131,7 +117,6 @@ def fit_table(
     times: np.ndarray,
     per_day: int,
     blocks: Iterator[Float[Tensor, "n C Y X"]],
-    fitted: int,
     device: torch.device,
 ) -> Table:
     """Average the frames of each slot.
@@ -140,8 +125,7 @@ def fit_table(
         name: a key of `TABLES`.
         times: (M,) instants.
         per_day: frames in a day, at least 1.
-        blocks: the first `fitted` frames in order, scaled, missing cells NaN.
-        fitted: their number.
+        blocks: the training frames in order, scaled, missing cells NaN.
         device: where the table goes.
     """
     slots = torch.from_numpy(slots_of(name, times, per_day)).to(device)
@@ -164,7 +148,7 @@ def fit_table(
     means = torch.where(counts > 0, sums / counts.clamp(min=1e-6), 0.0)
     if bool((counts == counts[:, :1, :1, :1]).all()):
         counts = counts[:, :1, :1, :1].clone()
-    return Table(name=name, slots=slots, means=means, counts=counts, fitted=fitted)
+    return Table(name=name, slots=slots, means=means, counts=counts)
 
 
 def _smooth(rows: Tensor) -> Tensor:

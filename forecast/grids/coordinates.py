@@ -5,7 +5,7 @@ Dimensions are found by name and by CF attributes and brought into one order, wh
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,9 @@ from forecast.grids.files import (
     time_range,
 )
 
+# What a forecast takes over of a variable and of a coordinate, as CF has it.
+_KEPT = ("standard_name", "long_name", "units", "positive", "axis", "cell_methods")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoordinateFile:
@@ -42,6 +45,8 @@ class CoordinateFile:
         """Read the header."""
         with _dataset(path, kind) as dataset:
             variables = _choose(dataset, options, path)
+            for name in variables:
+                _one_member(dataset, name, options, path)
             axes = _axes(dataset, variables[0])
             time, y, x = (
                 next(axis for axis in axes if axis.role == role) for role in ("time", "y", "x")
@@ -58,6 +63,7 @@ class CoordinateFile:
                 channels=tuple(channels),
                 mesh=_mesh(dataset, y, x, options, path),
                 names={axis.role: axis.name for axis in axes if axis.role != "other"},
+                attributes=_cf_attributes(dataset, [*variables, *(axis.name for axis in axes)]),
             )
         return cls(path=path, header=header, options=options, rows=rows)
 
@@ -205,14 +211,47 @@ def _mesh(dataset: Any, y: Axis, x: Axis, options: GridOptions, path: Path) -> M
     )
 
 
-def _by_role(dataset: Any, name: str, member: int) -> Any:
-    """Give a variable whose dimensions bear the names of their roles."""
+def _cf_attributes(dataset: Any, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Attributes of variables and coordinates that a forecast of them has too."""
+    return {
+        name: {key: str(dataset[name].attrs[key]) for key in _KEPT if key in dataset[name].attrs}
+        for name in dict.fromkeys(names)
+        if name in dataset.variables
+    }
+
+
+def _one_member(dataset: Any, name: str, options: GridOptions, path: Path) -> None:
+    """Refuse to choose a member of an ensemble that nobody named.
+
+    Raises:
+        DataError: there are several and none is named, or the one named is not there.
+    """
+    axis = next((axis for axis in _axes(dataset, name) if axis.role == "member"), None)
+    size = 1 if axis is None else axis.size
+    if axis is not None and size > 1 and options.member is None:
+        raise DataError(
+            f"{name!r} is an ensemble of {size} members along {axis.name!r}, and a grid is one of "
+            "them.",
+            hint="Name it, counted from 0: --set data.member=0; or write each member to a file of "
+            "its own.",
+            file=str(path),
+        )
+    if (options.member or 0) >= size:
+        raise DataError(
+            f"{name!r} has {size} member{'s' * (size > 1)}, and data.member = {options.member}.",
+            hint=f"Members count from 0 to {size - 1}.",
+            file=str(path),
+        )
+
+
+def _by_role(dataset: Any, name: str, member: int | None) -> Any:
+    """Rename the dimensions of a variable to their roles."""
     axes = _axes(dataset, name)
     field = dataset[name]
     field = field.isel({axis.name: 0 for axis in axes if axis.role == "other"})
     ensemble = next((axis.name for axis in axes if axis.role == "member"), None)
     if ensemble is not None:
-        field = field.isel({ensemble: min(member, dataset.sizes[ensemble] - 1)})
+        field = field.isel({ensemble: member or 0})
     renamed = {axis.name: axis.role for axis in axes if axis.role not in ("other", "member")}
     return field.rename({old: new for old, new in renamed.items() if old != new})
 

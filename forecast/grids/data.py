@@ -8,26 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forecast.batch import GridSpec
 from forecast.catalogue import DATASETS, grids
 from forecast.catalogue.dataset import Split
 from forecast.errors import DataError, UsageError
-from forecast.grids import pictures
 from forecast.grids.axes import ROUND
 from forecast.grids.climatology import LAGS, Table, lag_reach, lag_steps
-from forecast.grids.files import GridOptions, Header, describe_header, instant, short
+from forecast.grids.files import GridOptions, Header, instant, short
+from forecast.grids.header import GridHeader
 from forecast.grids.reading import Grid, read
 from forecast.grids.references import reference, reference_names
 from forecast.grids.section import GridSection
 from forecast.grids.times import calendar
 from forecast.grids.windows import Frames, GridScaler, GridWindows, fit_scaler, grid_origins
-from forecast.scoring.fields import GridErrorSums
 
 _PARTS = ("train", "val", "test")
 
@@ -71,11 +69,8 @@ class GridData:
         """Give the windows of `train`, `val` or `test`."""
         number = _PARTS.index(part)
         lookback, horizon = self.spec.lookback, self.spec.horizon
-        frames = self.frames
         if self.section.protocol == "openstl":
             origins = _openstl_origins(self, part)
-            if part != "train" and len(self.section.split) == 2:
-                frames = replace(frames, scaler=self._own_scaler())
         else:
             first = self.borders[number - 1] if number else 0
             first += self.section.gap if part == "test" else 0
@@ -88,23 +83,16 @@ class GridData:
                 inside=self.section.inside,
             )
         return GridWindows(
-            frames=frames,
+            frames=self.frames_of(part),
             origins=torch.from_numpy(origins),
             lookback=lookback,
             horizon=horizon,
         )
 
-    def sums(self) -> GridErrorSums:
-        """Make an accumulator of the errors of forecasts of these frames."""
-        means = [n for n, one in enumerate(self.frames.references) if isinstance(one, Table)]
-        return GridErrorSums(
-            columns=self.columns,
-            deviation=self.scaler.deviation,
-            latitudes=self.latitudes,
-            # The finest mean comes last.
-            climate=means[-1] if means else None,
-            unit_range=self.section.resolved_scaling == "maximum",
-        )
+    def frames_of(self, part: str) -> Frames:
+        """Frames as a part has them: `openstl` by dates scales what it tests on by its own."""
+        own = self.section.protocol == "openstl" and len(self.section.split) == 2
+        return self.frames.rescaled(self._own_scaler()) if own and part != "train" else self.frames
 
     def arrays(self) -> dict[str, Tensor]:
         """Give the tensors that forecasting with a model trained on this needs."""
@@ -113,32 +101,29 @@ class GridData:
             if isinstance(table, Table):
                 arrays[f"{table.name}.means"] = table.means
                 arrays[f"{table.name}.counts"] = table.counts
+        if self.frames.missing:
+            arrays["observed"] = self.frames.observed(0, self.borders[0])
         return {name: tensor.cpu() for name, tensor in arrays.items()}
 
-    def describe(self) -> dict[str, Any]:
-        """Lay out as plain values what later files must agree with and forecasts are written by."""
+    @property
+    def header(self) -> GridHeader:
+        """What later files must agree with, and forecasts are written by."""
         options = {field.name: getattr(self.section, field.name) for field in fields(GridOptions)}
-        return describe_header(self.grid.header) | {
-            "protocol": self.section.protocol,
-            "scaling": self.section.resolved_scaling,
-            "step": self.grid.clock.step,
-            "months": self.grid.clock.months,
-            "options": options | {"first": "", "last": ""},
-        }
-
-    def picture(self, model: nn.Module, path: Path) -> None:
-        """Draw truth, forecast and error of the last test window as maps."""
-        windows = self.windows("test")
-        batch = windows.batch(torch.tensor([len(windows) - 1]))
-        origin = int(windows.origins[-1])
-        pictures.draw(
-            path,
-            model=model,
-            batch=batch,
-            scaler=windows.frames.scaler,
-            header=self.grid.header,
-            times=self.grid.times[origin : origin + self.spec.horizon],
-            dated=self.grid.clock.dated,
+        header, clock = self.grid.header, self.grid.clock
+        return GridHeader(
+            format=header.format,
+            names=header.names,
+            channels=header.channels,
+            y=tuple(header.mesh.y.tolist()),
+            x=tuple(header.mesh.x.tolist()),
+            geographic=header.mesh.geographic,
+            descending=header.mesh.descending,
+            dated=header.times is not None,
+            protocol=self.section.protocol,
+            scaling=self.section.resolved_scaling,
+            step=clock.step,
+            months=clock.months,
+            options=GridOptions(**options | {"first": "", "last": ""}),
         )
 
     def _own_scaler(self) -> GridScaler:

@@ -8,13 +8,14 @@ Letters: N frames, C channels, Y X rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from pydantic import Field
 
 from forecast.errors import DataError, UsageError
 from forecast.grids.axes import Mesh, mesh
@@ -36,7 +37,7 @@ class GridOptions:
         variables: names of the variables; empty takes all that have time, rows and columns. Short
             and long names of the ECMWF are understood for each other.
         levels: pressure levels of variables that have them [as in the file]; empty takes all.
-        member: which member of an ensemble, counted from 0.
+        member: which member of an ensemble, counted from 0; None takes the only one.
         latitude: southern and northern edge of a region [degrees].
         longitude: western and eastern edge [degrees].
         rows: the first row and the one after the last, from the lowest coordinate on.
@@ -53,7 +54,7 @@ class GridOptions:
 
     variables: tuple[str, ...] = ()
     levels: tuple[float, ...] = ()
-    member: int = 0
+    member: Annotated[int, Field(ge=0)] | None = None
     latitude: tuple[float, float] | None = None
     longitude: tuple[float, float] | None = None
     rows: tuple[int, int] | None = None
@@ -96,6 +97,7 @@ class Header:
         channels: the fields of a frame.
         mesh: its cells.
         names: the file's name for each axis it has, in the file's order.
+        attributes: CF attributes of its variables and coordinates, by their names.
     """
 
     format: Format
@@ -104,7 +106,10 @@ class Header:
     starts: np.ndarray | None = None
     channels: tuple[Channel, ...]
     mesh: Mesh
-    names: dict[str, str]
+    names: Mapping[str, str]
+    attributes: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]]
+    )
 
 
 @runtime_checkable
@@ -204,20 +209,3 @@ def reading(path: Path) -> Generator[None]:
 def short(time: np.datetime64) -> str:
     """Write an instant without the fractions of its second."""
     return str(time.astype("datetime64[s]"))
-
-
-def describe_header(header: Header) -> dict[str, Any]:
-    """Lay out what later files must agree with, and forecasts are written by."""
-    return {
-        "format": header.format,
-        "names": header.names,
-        "channels": [
-            {"name": c.name, "variable": c.variable, "level": c.level, "units": c.units}
-            for c in header.channels
-        ],
-        "y": header.mesh.y.tolist(),
-        "x": header.mesh.x.tolist(),
-        "geographic": header.mesh.geographic,
-        "descending": header.mesh.descending,
-        "dated": header.times is not None,
-    }

@@ -11,21 +11,21 @@ import torch
 from torch import nn
 
 from forecast.artefact.forecasters import AnyForecaster, GridForecaster
-from forecast.batch import Batches, Forecast, GridBatch, GridSpec
-from forecast.device import choose_device, memory_errors
-from forecast.errors import DataError, UsageError
+from forecast.batch import Batches, GridBatch, GridSpec
+from forecast.device import choose_device
+from forecast.errors import UsageError
 from forecast.grids import context as grid_context
 from forecast.grids import data as grids
+from forecast.grids import pictures, reading
 from forecast.grids import predict as grid_prediction
-from forecast.grids import reading
 from forecast.grids.data import GridData
+from forecast.grids.score import score
 from forecast.kinds import Finished, Fold, Plan, flat, refuse_cold, too_short
-from forecast.models.grid_baselines import rule_names, rules
 from forecast.recipe import Recipe
 from forecast.series.score import refuse_changed
 from forecast.tables.formats import shown
 from forecast.tracking import DatasetInfo
-from forecast.training.loop import EVALUATION_BATCH, Fitted
+from forecast.training.loop import Fitted
 
 if TYPE_CHECKING:
     import xarray
@@ -36,7 +36,7 @@ _MEASURES = ("mse", "mae", "rmse")
 def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
     """Bring the same references along, and scale frames the same way."""
     assert isinstance(start, GridForecaster)
-    return resolved.replace("data", references=start.spec.references, scaling=start.grid["scaling"])
+    return resolved.replace("data", references=start.spec.references, scaling=start.grid.scaling)
 
 
 def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> GridTask:
@@ -82,7 +82,7 @@ def evaluate(
         if recipe is None:
             refuse_changed(forecaster, data.digest)
     else:
-        data = grid_context.whole(forecaster.grid, forecaster.statistics, spec, source, place)
+        data = grid_context.as_test_set(forecaster.grid, forecaster.statistics, spec, source, place)
     scores = score(copy.deepcopy(forecaster.model).to(place), data, "test")
     return {
         "protocol": data.section.protocol if source is None else "every window of the file",
@@ -135,35 +135,6 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
             )
         )
     return found
-
-
-@torch.no_grad()
-def score(model: nn.Module | None, data: GridData, part: str) -> dict[str, dict[str, Any]]:
-    """Score a model and all simple forecasts on all windows of a part, in one pass over them.
-
-    Returns:
-        The figures of `GridErrorSums.result` of `model`, unless it is None, and of each rule by
-        its name.
-    """
-    windows = data.windows(part)
-    if not len(windows):
-        raise DataError(
-            f"The {part} part has no complete window of lookback {data.spec.lookback} and horizon "
-            f"{data.spec.horizon}.",
-            hint="Give it more frames with --set data.split=..., or take a shorter horizon.",
-        )
-    names = rule_names(data.spec)
-    sums = {name: data.sums() for name in (("model", *names) if model else names)}
-    if model:
-        model.eval()
-    with memory_errors("evaluating", EVALUATION_BATCH):
-        for batch in windows.batches(EVALUATION_BATCH):
-            if model:
-                sums["model"].add(model(batch), batch)
-            simple = rules(batch, data.spec.horizon)
-            for place, name in enumerate(names):
-                sums[name].add(Forecast(values=simple[:, place]), batch)
-    return {name: some.result() for name, some in sums.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,13 +205,13 @@ class GridTask:
             "validation": self._validation(model, fitted),
         }
         picture = folder / "forecast.png"
-        data.picture(model, picture)
+        pictures.draw_last(picture, model=model, data=data)
         forecaster = GridForecaster(
             model=model,
             recipe=self.recipe,
             spec=data.spec,
             statistics=data.arrays(),
-            grid=data.describe(),
+            grid=data.header,
             data={
                 "source": _text(self.recipe.grid.source),
                 "digest": data.digest,

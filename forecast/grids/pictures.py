@@ -14,11 +14,27 @@ from torch import nn
 
 from forecast import atomic
 from forecast.batch import GridBatch
+from forecast.grids.data import GridData
 from forecast.grids.files import Header
 from forecast.grids.windows import GridScaler
 
 _INK = "#3b4252"
 _LEADS = 4
+
+
+def draw_last(path: Path, *, model: nn.Module, data: GridData) -> None:
+    """Draw truth, forecast and error of the last test window as maps and write a PNG."""
+    windows = data.windows("test")
+    origin = int(windows.origins[-1])
+    draw(
+        path,
+        model=model,
+        batch=windows.batch(torch.tensor([len(windows) - 1])),
+        scaler=windows.frames.scaler,
+        header=data.grid.header,
+        times=data.grid.times[origin : origin + data.spec.horizon],
+        dated=data.grid.clock.dated,
+    )
 
 
 @torch.no_grad()

@@ -94,11 +94,10 @@ def reference(
         )
         return Lag(name=name, rows=torch.from_numpy(rows))
     if arrays is None:
-        return fit_table(name, times, clock.per_day, frames.blocks(fitted), fitted, frames.device)
+        return fit_table(name, times, clock.per_day, frames.blocks(fitted), frames.device)
     return Table(
         name=name,
         slots=torch.from_numpy(slots_of(name, times, clock.per_day)).to(frames.device),
         means=arrays[f"{name}.means"].to(frames.device),
         counts=arrays[f"{name}.counts"].to(frames.device),
-        fitted=fitted,
     )
