@@ -26,23 +26,12 @@ import polars
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
 
 import forecast
-from forecast import atomic, recipe
-from forecast.artefact.forecasters import (
-    HISTORY,
-    AnyForecaster,
-    AnySpec,
-    Forecaster,
-    GraphForecaster,
-    GridForecaster,
-    grid_spec,
-)
-from forecast.batch import EventSpec, Spec
+from forecast import atomic, kinds, recipe
+from forecast.contracts import AnyForecaster
 from forecast.errors import DataError, NotFoundError
-from forecast.models import MODELS, model_info
+from forecast.models.building import tensor_bytes
 
 FORMAT = 1
 _DESCRIPTION = "forecaster.json"
@@ -50,26 +39,13 @@ _WEIGHTS = "weights.safetensors"
 _ARRAYS = "arrays.safetensors"
 
 
-def build(name: str, config: Any, spec: AnySpec, **inputs: Tensor) -> nn.Module:
-    """Make an untrained model of this name.
-
-    Args:
-        name: a key of MODELS.
-        config: an instance of its config class.
-        spec: the shape of the task.
-        inputs: what the classes of graphs are made with beside these.
-    """
-    model, _ = model_info(name).load()
-    return model(config, spec, **inputs)
-
-
 def save(folder: Path, forecaster: AnyForecaster) -> None:
     """Write the folder; its description comes last, so that a folder that has one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        _WEIGHTS: _bytes(forecaster.model.state_dict()),
-        _ARRAYS: _bytes(forecaster.arrays()),
-        **(forecaster.files() if isinstance(forecaster, GraphForecaster) else {}),
+        _WEIGHTS: tensor_bytes(forecaster.model.state_dict()),
+        _ARRAYS: tensor_bytes(forecaster.arrays()),
+        **forecaster.files(),
     }
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)
@@ -132,30 +108,10 @@ def load(folder: str | Path) -> AnyForecaster:
     folder = Path(folder)
     kept = describe(folder)
     try:
-        names = (_WEIGHTS, _ARRAYS, *(name for name in kept["sha256"] if name == HISTORY))
-        contents = {name: _checked(folder / name, kept) for name in names}
+        contents = {name: _checked(folder / name, kept) for name in kept["sha256"]}
         resolved = recipe.from_dict(kept["recipe"])
         arrays, weights = load_tensors(contents[_ARRAYS]), load_tensors(contents[_WEIGHTS])
-
-        def made(spec: AnySpec, **inputs: Tensor) -> nn.Module:
-            model = build(resolved.model, resolved.model_config, spec, **inputs)
-            model.load_state_dict(weights)
-            return model.eval()
-
-        match kept["spec"]["kind"]:
-            case "grid":
-                model = made(grid_spec(kept["spec"]))
-                return GridForecaster.restored(model, resolved, arrays, kept)
-            case "graph":
-                inputs = {
-                    name.removeprefix("inputs."): value
-                    for name, value in arrays.items()
-                    if name.startswith("inputs.")
-                }
-                model = made(EventSpec(**kept["spec"]), **inputs)
-                return GraphForecaster.restored(model, resolved, arrays, kept, contents)
-            case _:
-                return Forecaster.restored(made(Spec(**kept["spec"])), resolved, arrays, kept)
+        return kinds.of(resolved.model).restore(resolved, weights, arrays, kept, contents)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(
             f"The artefact cannot be put together: {error}.",
@@ -167,22 +123,6 @@ def load(folder: str | Path) -> AnyForecaster:
 def digest(folder: Path) -> str:
     """Name the folder's content: the hash of its description, which holds those of the others."""
     return hashlib.sha256((folder / _DESCRIPTION).read_bytes()).hexdigest()
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Name a model by its weights."""
-    return hashlib.sha256(_bytes(model.state_dict())).hexdigest()
-
-
-def baseline(name: str, forecaster: Forecaster) -> nn.Module | None:
-    """Make a closed-form baseline for the task of a forecaster; None if it would need fitting."""
-    _, config = MODELS[name].load()
-    model = build(name, config(), forecaster.spec)
-    if name == "ridge":
-        if forecaster.ridge is None:
-            return None
-        model.load_state_dict({"weight": forecaster.ridge})
-    return model.eval()
 
 
 def _checked(path: Path, description: dict[str, Any]) -> bytes:
@@ -201,13 +141,3 @@ def _checked(path: Path, description: dict[str, Any]) -> bytes:
             file=str(path),
         )
     return content
-
-
-def _bytes(tensors: dict[str, Tensor]) -> bytes:
-    # Tensors may share memory, as a start with the rule it was taken from; the format refuses that.
-    return save_tensors(
-        {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in tensors.items()
-        }
-    )

@@ -12,20 +12,27 @@ import polars as pl
 import torch
 from torch import nn
 
-from forecast.artefact.forecasters import AnyForecaster, GraphForecaster
 from forecast.batch import Batches, EventSpec
+from forecast.contracts import (
+    DatasetInfo,
+    Finished,
+    Fold,
+    Plan,
+    refuse_changed,
+    refuse_cold,
+    too_short,
+)
 from forecast.errors import UsageError
 from forecast.graphs import data as graphs
 from forecast.graphs import pictures
 from forecast.graphs import predict as graph_context
 from forecast.graphs.data import GraphData
+from forecast.graphs.forecaster import GraphForecaster
 from forecast.graphs.header import ValueHeader
 from forecast.graphs.links import LinkData, ShareData
 from forecast.graphs.score import baselines, protocol, score, with_start
-from forecast.kinds import Finished, Fold, Plan, flat, refuse_cold, too_short
 from forecast.recipe import Recipe
-from forecast.series.score import refuse_changed
-from forecast.tracking import DatasetInfo
+from forecast.scoring.comparison import flat
 from forecast.training.loop import Fitted
 
 # Sensors named to the registry.
@@ -33,18 +40,16 @@ _MOST_COLUMNS = 50
 _MEASURES = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "mae", "rmse", "mape")
 
 
-def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
+def continued(resolved: Recipe, start: GraphForecaster) -> Recipe:
     """Read the graph as that of the forecaster was read."""
-    assert isinstance(start, GraphForecaster)
     section = graphs.section_of(start.graph, resolved.graph.source)
     own = resolved.graph
     parts = replace(section, split=own.split, gap=own.gap, leave_out=own.leave_out, keep=own.keep)
     return replace(resolved, data=parts)
 
 
-def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> GraphTask:
+def open_task(resolved: Recipe, start: GraphForecaster | None, device: torch.device) -> GraphTask:
     """Read and divide a graph."""
-    assert start is None or isinstance(start, GraphForecaster)
     window = resolved.window
     data = graphs.load(
         resolved.graph,
@@ -69,7 +74,7 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 
 def evaluate(
-    forecaster: AnyForecaster,
+    forecaster: GraphForecaster,
     source: str | tuple[str, ...] | None,
     device: str,
     recipe: Recipe | None = None,
@@ -77,7 +82,6 @@ def evaluate(
     cold: bool = False,
 ) -> dict[str, Any]:
     """Score a forecaster of graphs."""
-    assert isinstance(forecaster, GraphForecaster)
     if cold:
         refuse_cold(forecaster)
     on_cpu(device)
@@ -110,7 +114,7 @@ def evaluate(
 
 
 def predict(
-    forecaster: AnyForecaster,
+    forecaster: GraphForecaster,
     source: Any,
     device: str = "auto",
     *,
@@ -129,7 +133,6 @@ def predict(
         sources: ids to ask about; None asks about all.
         top: destinations to name for each source.
     """
-    assert isinstance(forecaster, GraphForecaster)
     on_cpu(device)
     return graph_context.predict(
         forecaster.model, context(forecaster, source, at), sources=sources, top=top
@@ -148,6 +151,21 @@ def context(
         history=forecaster.history,
         at=at,
     )
+
+
+def predict_frame(forecaster: GraphForecaster, frame: pl.DataFrame) -> pl.DataFrame:
+    """Forecast a frame in memory, as the model server does."""
+    return graph_context.predict_frame(
+        forecaster.model,
+        forecaster.graph,
+        forecaster.statistics,
+        forecaster.spec,
+        frame,
+        history=forecaster.history,
+    )
+
+
+restore = GraphForecaster.restored
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

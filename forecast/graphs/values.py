@@ -16,13 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from forecast.batch import EventBatch, EventSpec, SeriesBatch
+from forecast.batch.windows import Series, Windows
 from forecast.errors import DataError
 from forecast.graphs import baselines as graph_baselines
 from forecast.graphs.formats import SensorGraph, Snapshots
 from forecast.graphs.header import ValueHeader, ValueOptions
 from forecast.graphs.section import GraphScaler, GraphSection, borders, digest_of
 from forecast.graphs.snapshot_batches import SnapshotBatches
-from forecast.series.windows import Series, Windows
 
 _PARTS = ("train", "val", "test")
 

@@ -125,17 +125,17 @@ def read_context(
         times=grid.clock.after(grid.times[-1], spec.horizon),
         last=grid.times[-1],
         scaler=data.scaler,
-        observed=_observed(data, arrays, count - min(count, wanted))
-        if data.frames.missing
-        else None,
+        observed=_observed(data, arrays, max(0, count - wanted)),
         header=grid.header,
         clock=grid.clock,
         notices=data.notices,
     )
 
 
-def _observed(data: GridData, arrays: Mapping[str, Tensor], start: int) -> Tensor:
-    """Cells with a value in training frames, as far as the arrays tell, or from a row on."""
+def _observed(data: GridData, arrays: Mapping[str, Tensor], start: int) -> Tensor | None:
+    """Find cells with a value in training frames, as far as the arrays tell, or from a row on."""
+    if not data.frames.missing:
+        return None
     seen = data.frames.observed(start, len(data.grid.times))
     for name, one in arrays.items():
         if name == "observed":

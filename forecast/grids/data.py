@@ -108,7 +108,9 @@ class GridData:
     @property
     def header(self) -> GridHeader:
         """What later files must agree with, and forecasts are written by."""
-        options = {field.name: getattr(self.section, field.name) for field in fields(GridOptions)}
+        options = GridOptions(
+            **{f.name: getattr(self.section, f.name) for f in fields(GridOptions)}
+        )
         header, clock = self.grid.header, self.grid.clock
         return GridHeader(
             format=header.format,
@@ -123,7 +125,7 @@ class GridData:
             scaling=self.section.resolved_scaling,
             step=clock.step,
             months=clock.months,
-            options=GridOptions(**options | {"first": "", "last": ""}),
+            options=replace(options, first="", last=""),
         )
 
     def _own_scaler(self) -> GridScaler:

@@ -16,13 +16,13 @@ import polars as pl
 import torch
 from jaxtyping import Float
 
-from forecast.artefact.forecasters import GridForecaster
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError
 from forecast.grids import context as grid_context
 from forecast.grids import output
 from forecast.grids.axes import NEAR, ROUND
 from forecast.grids.context import GridContext
+from forecast.grids.forecaster import GridForecaster
 
 if TYPE_CHECKING:
     import xarray
@@ -145,7 +145,7 @@ def predict_frame(forecaster: GridForecaster, frame: pl.DataFrame) -> pl.DataFra
 
 
 def _places(found: np.ndarray, places: np.ndarray, name: str, on_circle: bool) -> np.ndarray:
-    """Number of the nearest place for each coordinate.
+    """Find the number of the nearest place for each coordinate.
 
     Raises:
         DataError: a coordinate is none of the places.

@@ -566,13 +566,8 @@ def trained(tmp_path):
     path = write(dataset(values).isel(lat=slice(None, None, -1)), tmp_path / "a.nc")
     data = load(GridSection(source=str(path)), lookback=6, horizon=4)
     # through JSON, as an artefact keeps it
-    return (
-        data,
-        GridHeader.from_dict(json.loads(json.dumps(data.header.to_dict()))),
-        data.arrays(),
-        values,
-        tmp_path,
-    )
+    kept = GridHeader.from_dict(json.loads(json.dumps(data.header.to_dict())))
+    return data, kept, data.arrays(), values, tmp_path
 
 
 def test_the_context_of_a_file_is_the_window_that_training_would_have_cut(trained):
@@ -736,9 +731,9 @@ def test_a_crop_across_the_meridian_keeps_the_longitudes_of_the_file(tmp_path):
     assert later.last == context.times[-1]
     # maps run on over the meridian instead of back
     assert np.all(np.diff(later.header.mesh.x) == 5)
+    moved = write(atlas((350.0, 355.0, 0.0)), tmp_path / "c.nc")
     with pytest.raises(DataError, match="is not the one the model was trained on"):
-        moved = atlas((350.0, 355.0, 0.0))
-        read_context(data.header, data.arrays(), data.spec, write(moved, tmp_path / "c.nc"))
+        read_context(data.header, data.arrays(), data.spec, moved)
 
 
 def test_cells_never_observed_are_missing_in_a_forecast_and_others_are_not(tmp_path):
