@@ -63,12 +63,11 @@ def destinations(sources: Sequence[str], out: Path | None, as_json: bool) -> lis
                 hint="Name a folder for them: --out forecasts/",
             )
         return [None]
-    folder = out.is_dir() or str(out).endswith("/") or (len(sources) > 1 and not out.suffix)
-    if not folder:
+    if not is_folder(out):
         if len(sources) > 1:
             raise UsageError(
                 f"{len(sources)} inputs cannot go into the one file {out}.",
-                hint="Name a folder: --out forecasts/",
+                hint="Name a folder, without a suffix: --out forecasts/",
             )
         if not out.parent.is_dir():
             raise NotFoundError(
@@ -95,6 +94,14 @@ def destinations(sources: Sequence[str], out: Path | None, as_json: bool) -> lis
             f"The forecast of {same[0]} would overwrite it.", hint="Name another folder."
         )
     return [out / name for name in names]
+
+
+def is_folder(out: Path) -> bool:
+    """Whether an output is a folder: one that is there, or a name without a suffix.
+
+    How many inputs there are, which a pattern decides, has no part in it.
+    """
+    return out.is_dir() if out.exists() else not out.suffix
 
 
 def refuse_overwriting(sources: Sequence[str], out: Path) -> None:

@@ -74,7 +74,7 @@ def grids(
             "A forecast of grids does not go to standard output.",
             hint="Name a file: --out forecast.nc, or .zarr",
         )
-    if out.suffix:
+    if out.suffix == ".zarr" or not files.is_folder(out):
         # Several files are the years or the variables of one grid.
         jobs = [(inputs, out)]
         files.destinations(inputs[:1], out, as_json)

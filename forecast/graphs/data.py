@@ -9,7 +9,7 @@ Letters: W events of a window, L lookback, H horizon.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
@@ -20,13 +20,14 @@ from forecast.batch import EventSpec
 from forecast.errors import DataError, UsageError
 from forecast.graphs import events as event_files
 from forecast.graphs import formats, links, values
-from forecast.graphs.formats import SensorGraph, Snapshots
+from forecast.graphs.formats import SensorGraph
 from forecast.graphs.header import EventHeader, GraphHeader, ValueHeader
 from forecast.graphs.links import LinkData, ShareData
 from forecast.graphs.section import GRAPHS, GraphSection, read_events, resolve, used
+from forecast.graphs.snapshots import Snapshots, read_snapshots
 from forecast.graphs.values import NodeData, SensorData
 
-__all__ = ["GRAPHS", "GraphData", "GraphSection", "as_test_set", "inputs", "load"]
+__all__ = ["GRAPHS", "GraphData", "GraphSection", "as_test_set", "inputs", "load", "read_values"]
 
 GraphData = LinkData | ShareData | NodeData | SensorData
 
@@ -64,7 +65,7 @@ def load(
         events = read_events(paths[0], section)
         events = events.run(used(section, len(events)))
         return links.build(events, section, lookback=window)
-    graph = _read_values(paths, section)
+    graph = read_values(paths, section)
     return values.build(
         graph.run(used(section, len(graph.values))),
         section,
@@ -72,6 +73,49 @@ def load(
         horizon=horizon or (known.horizon if known else 1),
         arrays=arrays,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a look at the files of a graph tells.
+
+    Attributes:
+        section: how they are read, its task settled.
+        events: events, or 0 of values.
+        nodes: nodes, or sensors.
+        steps: steps of values, or 0 of events.
+        first: the first time, and
+        last: the last one, as text.
+        edges: edges of all steps, or of sensors.
+    """
+
+    section: GraphSection
+    events: int = 0
+    nodes: int
+    steps: int = 0
+    first: str = ""
+    last: str = ""
+    edges: int = 0
+
+
+def described(section: GraphSection) -> tuple[tuple[str, ...], Found]:
+    """Read a graph for a look at it; return what is to be said of the files, and what they hold.
+
+    Raises:
+        DataError: the files cannot be used.
+        NotFoundError: a file is not there.
+    """
+    section, paths = resolve(section)
+    if section.task in ("link", "affinity"):
+        events = read_events(paths[0], section)
+        first, last = (event_files.moment(events, number) for number in (0, -1))
+        found = Found(
+            section=section, events=len(events), nodes=events.nodes, first=first, last=last
+        )
+        return events.notices, found
+    graph = read_values(paths, section)
+    steps, nodes = graph.values.shape
+    return graph.notices, Found(section=section, nodes=nodes, steps=steps, edges=len(graph.src))
 
 
 def as_test_set(
@@ -106,7 +150,7 @@ def as_test_set(
                 events, _ = links.appended(kept, events)
         events = links.numbered(events, header)
         return links.build(events, section, lookback=spec.lookback, spec=spec, first=first)
-    graph = _read_values(paths, section)
+    graph = read_values(paths, section)
     check_ids(graph, header, str(paths[0]))
     return values.build(
         graph, section, lookback=spec.lookback, horizon=spec.horizon, spec=spec, arrays=arrays
@@ -150,10 +194,7 @@ def check_ids(graph: Snapshots | SensorGraph, header: ValueHeader, file: str) ->
         DataError: they are others, or in another order.
     """
     stated = list(header.ids)
-    if isinstance(graph, SensorGraph):
-        found = list(graph.ids)
-    else:
-        found = [str(number) for number in range(graph.values.shape[1])]
+    found = list(graph.ids)
     if found == stated:
         return
     odd = next((name for name in found if name not in stated), "")
@@ -165,10 +206,11 @@ def check_ids(graph: Snapshots | SensorGraph, header: ValueHeader, file: str) ->
     )
 
 
-def _read_values(paths: list[Path], section: GraphSection) -> Snapshots | SensorGraph:
+def read_values(paths: list[Path], section: GraphSection) -> Snapshots | SensorGraph:
+    """Read values of nodes with their edges, of sensors or of snapshots."""
     if section.task == "sensor":
         return formats.read_sensors(*paths, zero_is_missing=section.zero_is_missing)
-    return formats.read_snapshots(paths[0])
+    return read_snapshots(paths[0])
 
 
 def _on_cpu(device: torch.device | str) -> None:

@@ -6,7 +6,6 @@ Letters: E events, N nodes, W events of a window, G features of a node.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -26,6 +25,8 @@ from forecast.graphs.section import GraphSection, digest_of, division
 
 # Time is counted in this share of the training span.
 _UNITS = 1e4
+# Of fewer events it says nothing that no pair occurs twice.
+_ENOUGH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +65,7 @@ class EventData:
 
     def moment(self, number: int) -> str:
         """Tell the time of an event."""
-        time = float(self.events.time[number])
-        return (
-            f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
-            if self.events.dated
-            else f"{time:.15g}"
-        )
+        return event_files.moment(self.events, number)
 
     def inputs(self) -> dict[str, Tensor]:
         """Give what the model's class takes beside its config and the spec."""
@@ -238,7 +234,7 @@ def build(
                 torch.tensor(list("\0".join(map(str, events.ids.to_list())).encode())),
             ]
         ),
-        notices=events.notices,
+        notices=(*events.notices, *_once_only(events, split, given.task)),
     )
     part = "train" if spec is None else "test"
     if not len(data.windows(part)):
@@ -247,6 +243,18 @@ def build(
             hint="Bring more events, or a shorter data.period.",
         )
     return data
+
+
+def _once_only(events: Events, split: EventSplit, task: str) -> tuple[str, ...]:
+    """Say where past destinations, half of the candidates, can be ruled out by construction."""
+    pairs = events.src[: split.train] * events.nodes + events.dst[: split.train]
+    if task != "link" or split.train < _ENOUGH or len(torch.unique(pairs)) < len(pairs):
+        return ()
+    return (
+        "No pair of the training part occurs twice: up to half of the candidates that an event is "
+        "ranked against are past destinations of its source, and whoever knows the rule rules "
+        "them out.",
+    )
 
 
 def frame_of(events: Events) -> pl.DataFrame:

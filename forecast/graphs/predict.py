@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.errors import DataError, UsageError
 from forecast.graphs import events as event_files
-from forecast.graphs import formats, links
+from forecast.graphs import links
 from forecast.graphs import values as graph_values
 from forecast.graphs.batches import AffinityBatches, window
-from forecast.graphs.data import check_features, check_ids, section_of
+from forecast.graphs.data import check_features, check_ids, read_values, section_of
 from forecast.graphs.events import Events
 from forecast.graphs.header import EventHeader, GraphHeader, ValueHeader
 from forecast.graphs.history import EventHistory
@@ -329,10 +329,7 @@ def _values(
     source: str | Path | tuple[str, ...],
 ) -> ValueContext:
     section, paths = resolve(section_of(header, source))
-    if section.task == "sensor":
-        graph = formats.read_sensors(*paths, zero_is_missing=section.zero_is_missing)
-    else:
-        graph = formats.read_snapshots(paths[0])
+    graph = read_values(paths, section)
     check_ids(graph, header, str(paths[0]))
     data = graph_values.build(
         graph, section, lookback=spec.lookback, horizon=spec.horizon, spec=spec, arrays=arrays,

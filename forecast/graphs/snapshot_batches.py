@@ -14,7 +14,7 @@ from torch import Tensor
 
 from forecast.batch import EventBatch
 from forecast.errors import UsageError
-from forecast.graphs.formats import Snapshots
+from forecast.graphs.snapshots import Snapshots
 
 
 @dataclass(frozen=True, kw_only=True)

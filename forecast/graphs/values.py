@@ -19,10 +19,11 @@ from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.batch.windows import Series, Windows
 from forecast.errors import DataError
 from forecast.graphs import baselines as graph_baselines
-from forecast.graphs.formats import SensorGraph, Snapshots
+from forecast.graphs.formats import SensorGraph
 from forecast.graphs.header import ValueHeader, ValueOptions
 from forecast.graphs.section import GraphScaler, GraphSection, borders, digest_of
 from forecast.graphs.snapshot_batches import SnapshotBatches
+from forecast.graphs.snapshots import Snapshots
 
 _PARTS = ("train", "val", "test")
 
@@ -264,7 +265,7 @@ def build(
         "values": values,
         "seen": seen,
         "slots": slots,
-        "ids": graph.ids if sensors else tuple(str(number) for number in range(nodes)),
+        "ids": graph.ids,
         "times": times,
         "spec": spec
         or EventSpec(

@@ -15,6 +15,7 @@ import xarray as xr
 import forecast
 from forecast import api, artefact, kinds, recipe
 from forecast.errors import DataError, UsageError
+from forecast.grids import predict
 from forecast.grids.forecaster import GridForecaster
 from forecast.runs import run
 
