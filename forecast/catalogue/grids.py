@@ -51,7 +51,7 @@ class GridDataset(Published):
 
 
 def locate(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Give the files that a path, a folder, a pattern or several of them stand for.
+    """Return the files that a path, a folder, a pattern or several of them stand for.
 
     Raises:
         NotFoundError: there are none.

@@ -76,17 +76,17 @@ class LinkBatches:
 
     @property
     def lookback(self) -> int:
-        """Tell W."""
+        """Events of a window (W)."""
         return self.window
 
     @property
     def horizon(self) -> int:
-        """Tell H: the next event."""
+        """H: the next event."""
         return 1
 
     @property
     def device(self) -> torch.device:
-        """Tell where the events lie."""
+        """Where the events lie."""
         return self.events.time.device
 
     def __len__(self) -> int:
@@ -240,17 +240,17 @@ class AffinityBatches:
 
     @property
     def lookback(self) -> int:
-        """Tell W."""
+        """Events of a window (W)."""
         return self.window
 
     @property
     def horizon(self) -> int:
-        """Tell H: the next period."""
+        """H: the next period."""
         return 1
 
     @property
     def device(self) -> torch.device:
-        """Tell where the events lie."""
+        """Where the events lie."""
         return self.events.time.device
 
     def __len__(self) -> int:

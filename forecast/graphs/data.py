@@ -158,7 +158,7 @@ def as_test_set(
 
 
 def inputs(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give what a model's class takes beside config and spec, from the arrays kept with it."""
+    """Return what a model's class takes beside config and spec, from the arrays kept with it."""
     return values.under("inputs.", arrays)
 
 

@@ -63,7 +63,7 @@ class Events:
 
     @property
     def nodes(self) -> int:
-        """Tell N."""
+        """Number of nodes (N)."""
         return len(self.ids)
 
     def take(self, kept: Bool[Tensor, " E"]) -> Events:
@@ -101,7 +101,7 @@ class Events:
         return torch.tensor([known.get(name, -1) for name in ids.to_list()], dtype=torch.int64)
 
     def numbers(self) -> Int[Tensor, " N"]:
-        """Give a number to each node that does not depend on other nodes: an integer id is it."""
+        """Number each node independently of other nodes: an integer id is its number."""
         if self.ids.dtype.is_integer():
             return _tensor(self.ids, torch.int64)
         return torch.arange(self.nodes)
@@ -298,7 +298,7 @@ def _roles(frame: pl.DataFrame, columns: Mapping[str, str], path: Path) -> dict[
 
 
 def _times(column: pl.Series, file: str | None, first_row: int) -> tuple[np.ndarray, bool]:
-    """Give times as float64, which holds seconds since 1970 to a microsecond, and if dates came."""
+    """Return times as float64 (seconds since 1970, to a microsecond), and whether dates came."""
     given = column
     if column.dtype == pl.String:
         number = column.cast(pl.Float64, strict=False)

@@ -208,7 +208,7 @@ def read_sensors(
 def _edges(
     path: Path, ids: tuple[str, ...]
 ) -> tuple[Int[Tensor, "e 2"], Float[Tensor, " e"], list[str]]:
-    """Give the sensors of each edge by number, -1 for an unknown one, and what the first names."""
+    """Return the sensors of each edge by number, -1 if unknown, and what the first edge names."""
     with path.open(encoding="utf-8-sig") as file:
         cells = file.readline().strip().split(",")
     if len(cells) == len(ids) > 3 and all(is_number(cell) for cell in cells):

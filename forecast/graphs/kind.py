@@ -225,12 +225,12 @@ class GraphTask:
 
     @property
     def spec(self) -> EventSpec:
-        """Give the shape of the task."""
+        """Shape of the task."""
         return self.data.spec
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Give what a model is made with beside its config and the spec."""
+        """What a model is made with beside its config and the spec."""
         return self.data.inputs()
 
     @property
@@ -240,7 +240,7 @@ class GraphTask:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Give sentences for the user."""
+        """Sentences for the user."""
         return (*self.data.notices, *self.told)
 
     def stated(self, **train: Any) -> GraphTask:
@@ -248,7 +248,7 @@ class GraphTask:
         return replace(self, recipe=self.recipe.replace("train", **train))
 
     def dataset(self, context: str) -> DatasetInfo:
-        """Say for the lineage of a run which data it used."""
+        """Describe the data for the lineage of a run."""
         return DatasetInfo(
             name=self.recipe.source_name,
             source=_text(self.recipe.graph.source),
@@ -259,7 +259,7 @@ class GraphTask:
         )
 
     def batches(self, model: nn.Module, *, fresh: bool) -> tuple[Batches[Any], Batches[Any]]:
-        """Give the batches of the training and of the validation part."""
+        """Return the batches of the training and of the validation part."""
         return self.data.windows("train"), self.data.windows("val")
 
     def solve(self, model: nn.Module) -> None:
@@ -302,7 +302,7 @@ class GraphTask:
         )
 
     def example(self) -> None:
-        """Give nothing: the registry shows tables of series alone."""
+        """Return nothing: the registry shows tables of series alone."""
 
 
 def on_cpu(device: str) -> None:
@@ -318,7 +318,7 @@ def on_cpu(device: str) -> None:
 
 
 def _told(resolved: Recipe, data: GraphData) -> tuple[str, ...]:
-    """Say which settings the data decide instead of the recipe."""
+    """Describe which settings the data decide instead of the recipe."""
     notices: list[str] = []
     size, window = data.batch_size, resolved.window
     if size is not None and resolved.train.batch_size != size:

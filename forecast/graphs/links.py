@@ -64,16 +64,16 @@ class EventData:
         return protocol.round_down(self.events.time, number)
 
     def moment(self, number: int) -> str:
-        """Tell the time of an event."""
+        """Return the time of an event."""
         return event_files.moment(self.events, number)
 
     def inputs(self) -> dict[str, Tensor]:
-        """Give what the model's class takes beside its config and the spec."""
+        """Return what the model's class takes beside its config and the spec."""
         known = self.events.node_features
         return {} if known is None else {"node_features": known}
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         return {f"inputs.{name}": tensor for name, tensor in self.inputs().items()}
 
     def history(self) -> pl.DataFrame:
@@ -108,11 +108,11 @@ class LinkData(EventData):
 
     @property
     def batch_size(self) -> int:
-        """Tell how many events a step of training has: as many as are asked about together."""
+        """How many events a step of training has: as many as are asked about together."""
         return self.section.queries
 
     def windows(self, part: str) -> LinkBatches:
-        """Give the batches of `train`, `val` or `test`."""
+        """Return the batches of `train`, `val` or `test`."""
         section = self.section
         return link_batches(
             self.events,
@@ -138,11 +138,11 @@ class ShareData(EventData):
 
     @property
     def batch_size(self) -> int:
-        """Tell how many periods a step of training has: each has a window of its own."""
+        """How many periods a step of training has: each has a window of its own."""
         return 1
 
     def windows(self, part: str) -> AffinityBatches:
-        """Give the periods of `train`, `val` or `test` that lie wholly inside."""
+        """Return the periods of `train`, `val` or `test` that lie wholly inside."""
         time, section = self.events.time, self.section
         numbers = self.split.part(part)
         first, end = float(time[numbers.start]), float(time[numbers.stop - 1])
@@ -246,7 +246,7 @@ def build(
 
 
 def _once_only(events: Events, split: EventSplit, task: str) -> tuple[str, ...]:
-    """Say where past destinations, half of the candidates, can be ruled out by construction."""
+    """Warn where past destinations, half of the candidates, can be ruled out by construction."""
     pairs = events.src[: split.train] * events.nodes + events.dst[: split.train]
     if task != "link" or split.train < _ENOUGH or len(torch.unique(pairs)) < len(pairs):
         return ()
@@ -294,7 +294,7 @@ def appended(kept: Events, later: Events) -> tuple[Events, int]:
 
 
 def numbered(events: Events, header: EventHeader) -> Events:
-    """Give nodes the numbers they had at training, new ones the numbers behind them.
+    """Number nodes as at training, new ones behind them.
 
     Without features of nodes a model knows none by number, and any numbers do.
     """

@@ -31,7 +31,7 @@ RANKED = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventSplit:
-    """Say which events are for what: each part a range of event numbers.
+    """Which events are for what: each part a range of event numbers.
 
     Attributes:
         train: one past the last training event.
@@ -50,7 +50,7 @@ class EventSplit:
     kept: Bool[Tensor, " E"]
 
     def part(self, name: str) -> range:
-        """Give the numbers of the events of `train`, `val` or `test`."""
+        """Return the numbers of the events of `train`, `val` or `test`."""
         starts = {"train": (0, self.train), "val": (self.train, self.val)}
         return range(*starts.get(name, (self.test, self.end)))
 
@@ -210,7 +210,7 @@ def _least(
 
 
 def _smallest(hashes: np.ndarray, count: int) -> np.ndarray:
-    """Give the columns of the smallest hashes of each row, in order; -1 fills up."""
+    """Return the columns of the smallest hashes of each row, in order; -1 fills up."""
     least = min(count, hashes.shape[1])
     columns = np.argpartition(hashes, least - 1, axis=1)[:, :least]
     chosen = np.take_along_axis(hashes, columns, 1)

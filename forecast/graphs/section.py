@@ -30,7 +30,7 @@ Task = Literal["link", "affinity", "node", "sensor"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphSection:
-    """Say which graph, what to ask of it, and how to read and divide it.
+    """Which graph, what to ask of it, and how to read and divide it.
 
     Attributes:
         source: a known data set; a file of events or of snapshots; or two files, of the readings
@@ -192,7 +192,7 @@ def read_events(path: Path, section: GraphSection) -> Events:
 
 
 def borders(section: GraphSection, steps: int) -> tuple[int, int, int]:
-    """Give the step after the last of train, validation and test.
+    """Return the step after the last of train, validation and test.
 
     Raises:
         DataError: a part would be empty.
@@ -201,13 +201,13 @@ def borders(section: GraphSection, steps: int) -> tuple[int, int, int]:
 
 
 def division(section: GraphSection) -> Split:
-    """Give the split as it is stated."""
+    """Return the split as it is stated."""
     train, val, test = section.split
     return Split(train=train, val=val, test=test)
 
 
 def used(section: GraphSection, count: int) -> slice:
-    """Tell which of so many events or steps are used.
+    """Return the range of events or steps that are used.
 
     Raises:
         DataError: none is left.

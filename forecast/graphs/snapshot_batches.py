@@ -35,7 +35,7 @@ class SnapshotBatches:
 
     @property
     def device(self) -> torch.device:
-        """Tell where the values lie."""
+        """Where the values lie."""
         return self.graph.values.device
 
     def __len__(self) -> int:

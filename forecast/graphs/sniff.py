@@ -33,7 +33,7 @@ def cells_of(line: str) -> tuple[list[str], str]:
 
 
 def events_in(path: Path) -> str:
-    """Say which columns make a file one of events between nodes; empty if it is none.
+    """Name the columns that make a file one of events between nodes; empty if it is none.
 
     A table without a header is one if its first two cells are whole numbers and all others numbers.
     """

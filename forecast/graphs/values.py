@@ -79,7 +79,7 @@ class ValueData(ABC):
         return number
 
     def moment(self, number: int) -> str:
-        """Tell the time of a step."""
+        """Return the time of a step."""
         return f"step {number}" if self.times is None else f"{self.times[number]}"
 
     def origins(self, part: str) -> Int[Tensor, " n"]:
@@ -92,7 +92,7 @@ class ValueData(ABC):
         return torch.arange(first, max(first, self.ends[number] - self.spec.horizon + 1))
 
     def series(self, part: str) -> Windows:
-        """Give the windows of a part without their edges."""
+        """Return the windows of a part without their edges."""
         complete = bool(self.seen.all())
         return Windows(
             series=Series(values=self.values, mask=None if complete else self.seen),
@@ -102,7 +102,7 @@ class ValueData(ABC):
         )
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         return {
             "scaler.mean": self.scaler.mean,
             "scaler.deviation": self.scaler.deviation,
@@ -111,11 +111,11 @@ class ValueData(ABC):
         }
 
     def inputs(self) -> dict[str, Tensor]:
-        """Give what the model's class takes beside its config and the spec."""
+        """Return what the model's class takes beside its config and the spec."""
         return {"start": self.rules["pooled"]}
 
     def history(self) -> pl.DataFrame | None:
-        """Tell that no history is kept: forecasts go on from a file's own last steps."""
+        """Return None: forecasts go on from a file's own last steps, and no history is kept."""
         return None
 
     @property
@@ -136,11 +136,11 @@ class ValueData(ABC):
 
     @abstractmethod
     def windows(self, part: str) -> Windows | SnapshotBatches:
-        """Give the windows of a part with their edges."""
+        """Return the windows of a part with their edges."""
 
     @abstractmethod
     def last(self) -> SeriesBatch | EventBatch:
-        """Give the window that ends with the last step, without a target."""
+        """Return the window that ends with the last step, without a target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,15 +157,15 @@ class NodeData(ValueData):
 
     @property
     def batch_size(self) -> int:
-        """Tell how many steps a step of training has: each has a window of its own."""
+        """How many steps a step of training has: each has a window of its own."""
         return 1
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         return super().arrays() | {"largest": self.largest}
 
     def windows(self, part: str) -> SnapshotBatches:
-        """Give the steps of `train`, `val` or `test`."""
+        """Return the steps of `train`, `val` or `test`."""
         return SnapshotBatches(
             graph=self.graph,
             steps=self.origins(part),
@@ -174,7 +174,7 @@ class NodeData(ValueData):
         )
 
     def last(self) -> EventBatch:
-        """Give the window that ends with the last step, without a target."""
+        """Return the window that ends with the last step, without a target."""
         steps = torch.tensor([len(self.values)])
         batch = replace(self.windows("test"), steps=steps).batch(torch.tensor([0]))
         return replace(batch, truth=None)
@@ -196,12 +196,12 @@ class SensorData(ValueData):
         return None
 
     def windows(self, part: str) -> Windows:
-        """Give the windows of `train`, `val` or `test`."""
+        """Return the windows of `train`, `val` or `test`."""
         windows = self.series(part)
         return replace(windows, series=replace(windows.series, calendar=self._calendar()))
 
     def last(self) -> SeriesBatch:
-        """Give the window that ends with the last step, without a target."""
+        """Return the window that ends with the last step, without a target."""
         lookback, marks = self.spec.lookback, self._calendar()
         return SeriesBatch(
             past=self.values[None, -lookback:],
@@ -215,7 +215,7 @@ class SensorData(ValueData):
         return torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], 1)
 
     def inputs(self) -> dict[str, Tensor]:
-        """Give the edges too."""
+        """Return the start of the weights and the edges."""
         edges = {"src": self.graph.src, "dst": self.graph.dst, "weight": self.graph.weight}
         return super().inputs() | edges
 

@@ -41,7 +41,7 @@ NEAR = 1e-4
 
 
 class Axis(NamedTuple):
-    """Say what a dimension stands for; `other` is none of the known ones."""
+    """Role of a dimension; `other` is none of the known ones."""
 
     role: str
     name: str
@@ -49,7 +49,7 @@ class Axis(NamedTuple):
 
 
 def role_of(name: str, attributes: Mapping[str, Any], is_time: bool = False) -> str:
-    """Tell which axis a dimension is, from its name and its coordinate's attributes."""
+    """Return which axis a dimension is, from its name and its coordinate's attributes."""
     if is_time:
         return "time"
     standard = str(attributes.get("standard_name", "")).lower()

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from forecast.errors import UsageError, nearest
+from forecast.grids.calendars import STANDARD, years_and_days
 
 DAY = 86_400_000_000
 # The frame that long before, and how many of them at that distance are averaged.
@@ -28,28 +29,27 @@ LAGS = {"day": ("day", 1), "3-day-mean": ("day", 3), "7-day-mean": ("day", 7),
 _DEVIATION, _REACH = 10.0, 30
 
 
-def _time_of_day(times: np.ndarray, per_day: int) -> np.ndarray:
+def _time_of_day(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
     return times.astype(np.int64) % DAY // (DAY // per_day)
 
 
-def _time_of_week(times: np.ndarray, per_day: int) -> np.ndarray:
+def _time_of_week(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
     # 1970-01-01 was a Thursday.
     weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7
     return weekday * per_day + _time_of_day(times, per_day)
 
 
-def _month_of_year(times: np.ndarray, per_day: int) -> np.ndarray:
-    return times.astype("datetime64[M]").astype(np.int64) % 12
+def _month_of_year(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
+    return years_and_days(times, calendar)[1] % 12
 
 
-def _day_of_year(times: np.ndarray, per_day: int) -> np.ndarray:
-    days = times.astype("datetime64[D]")
-    day = (days - days.astype("datetime64[Y]")).astype(np.int64)
+def _day_of_year(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
+    day = years_and_days(times, calendar)[2] // DAY
     return day * per_day + _time_of_day(times, per_day)
 
 
 # What frames are averaged over: the slot of each time, and how many slots a day's frames make.
-TABLES: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], Callable[[int], int]]] = {
+TABLES: dict[str, tuple[Callable[[np.ndarray, int, str], np.ndarray], Callable[[int], int]]] = {
     "time-of-day": (_time_of_day, lambda per_day: per_day),
     "time-of-week": (_time_of_week, lambda per_day: 7 * per_day),
     "month-of-year": (_month_of_year, lambda per_day: 12),
@@ -71,9 +71,11 @@ def check_reference(name: str) -> None:
         )
 
 
-def slots_of(name: str, times: np.ndarray, per_day: int) -> Int[np.ndarray, " M"]:
-    """Give the slot of each time in a table."""
-    return TABLES[name][0](times, per_day)
+def slots_of(
+    name: str, times: np.ndarray, per_day: int, calendar: str = STANDARD
+) -> Int[np.ndarray, " M"]:
+    """Return the slot of each time in a table."""
+    return TABLES[name][0](times, per_day, calendar)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +120,7 @@ def fit_table(
     per_day: int,
     blocks: Iterator[Float[Tensor, "n C Y X"]],
     device: torch.device,
+    calendar: str = STANDARD,
 ) -> Table:
     """Average the frames of each slot.
 
@@ -127,8 +130,9 @@ def fit_table(
         per_day: frames in a day, at least 1.
         blocks: the training frames in order, scaled, missing cells NaN.
         device: where the table goes.
+        calendar: that of the instants.
     """
-    slots = torch.from_numpy(slots_of(name, times, per_day)).to(device)
+    slots = torch.from_numpy(slots_of(name, times, per_day, calendar)).to(device)
     size = TABLES[name][1](per_day)
     sums = counts = None
     row = 0
@@ -161,12 +165,12 @@ def _smooth(rows: Tensor) -> Tensor:
 
 
 def lag_reach(name: str, steps: int, horizon: int) -> int:
-    """Give the frames back to the earliest one that a lag refers to."""
+    """Return the frames back to the earliest one that a lag refers to."""
     return steps * (-(-horizon // steps) + LAGS[name][1] - 1)
 
 
 def lag_steps(name: str, step: int, months: int) -> int:
-    """Give the frames in the day, week or year of a lag; 0 where the step does not divide it.
+    """Return the frames in the day, week or year of a lag; 0 where the step does not divide it.
 
     Args:
         name: a key of `LAGS`.

@@ -101,7 +101,7 @@ def read_context(
     wanted = spec.context or spec.lookback
     if grid.clock.dated and len(grid.times) > wanted:
         # Read again from where the context starts, so that only that is held.
-        start = str(grid.times[-wanted])
+        start = grid.clock.text(grid.times[-wanted])
         grid = fitting(read(located(section.source), replace(section, first=start)), header, "")
     count = len(grid.times)
     if count < spec.lookback or grid.runs[-1] > count - spec.lookback:
@@ -189,6 +189,13 @@ def fitting(grid: Grid, header: GridHeader, file: str) -> Grid:
             f"The grid of {places(grid.header)} is not the one the model was trained on, "
             f"{len(y)} x {len(x)} from ({y[0]:g}, {x[0]:g}) to ({y[-1]:g}, {x[-1]:g}).",
             hint="Give the same cells.",
+            file=file,
+        )
+    if grid.clock.calendar != header.calendar:
+        raise DataError(
+            f"The calendar is {grid.clock.calendar}, and that of the training data "
+            f"{header.calendar}.",
+            hint="Give frames in the calendar of the training data.",
             file=file,
         )
     if (grid.clock.step, grid.clock.months) != (header.step, header.months):

@@ -16,6 +16,7 @@ import numpy as np
 from forecast.catalogue.weatherbench import other_name
 from forecast.errors import DataError, nearest
 from forecast.grids.axes import Axis, Mesh, mesh, role_of
+from forecast.grids.calendars import STANDARD, from_cftime
 from forecast.grids.files import (
     Channel,
     Format,
@@ -51,14 +52,15 @@ class CoordinateFile:
             time, y, x = (
                 next(axis for axis in axes if axis.role == role) for role in ("time", "y", "x")
             )
-            times = _times(dataset, time, path)
-            rows = time_range(times, options)
+            times, calendar = _times(dataset, time, path)
+            rows = time_range(times, options, calendar)
             channels = [
                 channel for name in variables for channel in _channels(dataset, name, options, path)
             ]
             header = Header(
                 format=kind,
                 times=times[rows],
+                calendar=calendar,
                 frames=len(times[rows]),
                 channels=tuple(channels),
                 mesh=_mesh(dataset, y, x, options, path),
@@ -143,10 +145,10 @@ def _named(name: str, known: Sequence[str], path: Path) -> str:
 
 
 def _axes(dataset: Any, name: str) -> list[Axis]:
-    """Tell what each dimension of a variable is; of two that look alike the first one is."""
+    """Return what each dimension of a variable is; of two that look alike the first one is."""
     axes: list[Axis] = []
     for dim in map(str, dataset[name].dims):
-        is_time = dim in dataset.coords and dataset[dim].dtype.kind == "M"
+        is_time = dim in dataset.coords and _has_dates(dataset[dim])
         role = role_of(dim, _attributes(dataset, dim), is_time)
         if role in {axis.role for axis in axes}:
             role = "other"
@@ -158,9 +160,17 @@ def _attributes(dataset: Any, dim: str) -> dict[str, Any]:
     return dict(dataset[dim].attrs) if dim in dataset.coords else {}
 
 
-def _times(dataset: Any, axis: Axis, path: Path) -> np.ndarray:
+def _has_dates(coordinate: Any) -> bool:
+    """Whether a coordinate was decoded to dates, of numpy or, of other calendars, of cftime."""
+    if coordinate.dtype.kind != "O" or not coordinate.size:
+        return bool(coordinate.dtype.kind == "M")
+    return hasattr(coordinate.values.flat[0], "dayofyr")
+
+
+def _times(dataset: Any, axis: Axis, path: Path) -> tuple[np.ndarray, str]:
+    """Read the instants of an axis, and the name of their calendar."""
     coordinate = dataset[axis.name] if axis.name in dataset.coords else None
-    if coordinate is None or coordinate.dtype.kind != "M":
+    if coordinate is None or not _has_dates(coordinate):
         units = "" if coordinate is None else coordinate.attrs.get("units", "")
         raise DataError(
             f"The axis {axis.name!r} holds no times that can be read"
@@ -168,10 +178,12 @@ def _times(dataset: Any, axis: Axis, path: Path) -> np.ndarray:
             hint="Give it a unit such as 'hours since 1900-01-01' and the calendar 'standard'.",
             file=str(path),
         )
+    if coordinate.dtype.kind == "O":
+        return from_cftime(coordinate.values)
     times = coordinate.values.astype("datetime64[us]")
     if np.isnat(times).any():
         raise DataError(f"The axis {axis.name!r} has times that are missing.", file=str(path))
-    return times
+    return times, STANDARD
 
 
 def _channels(dataset: Any, name: str, options: GridOptions, path: Path) -> list[Channel]:

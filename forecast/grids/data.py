@@ -18,11 +18,12 @@ from forecast.catalogue import DATASETS, grids
 from forecast.catalogue.dataset import Split
 from forecast.errors import DataError, UsageError
 from forecast.grids.axes import ROUND
+from forecast.grids.calendars import instant_of
 from forecast.grids.climatology import LAGS, Table, lag_reach, lag_steps
-from forecast.grids.files import GridOptions, Header, instant, short
+from forecast.grids.files import GridOptions, Header
 from forecast.grids.header import GridHeader
 from forecast.grids.reading import Grid, read
-from forecast.grids.references import reference, reference_names
+from forecast.grids.references import far_lags, reference, reference_names
 from forecast.grids.section import GridSection
 from forecast.grids.times import calendar
 from forecast.grids.windows import Frames, GridScaler, GridWindows, fit_scaler, grid_origins
@@ -61,12 +62,12 @@ class GridData:
 
     @property
     def latitudes(self) -> Tensor | None:
-        """Give the latitude of each row [degrees], or None where rows have none."""
+        """Latitude of each row [degrees], or None where rows have none."""
         mesh = self.grid.header.mesh
         return torch.from_numpy(mesh.y) if mesh.geographic else None
 
     def windows(self, part: str) -> GridWindows:
-        """Give the windows of `train`, `val` or `test`."""
+        """Return the windows of `train`, `val` or `test`."""
         number = _PARTS.index(part)
         lookback, horizon = self.spec.lookback, self.spec.horizon
         if self.section.protocol == "openstl":
@@ -95,7 +96,7 @@ class GridData:
         return self.frames.rescaled(self._own_scaler()) if own and part != "train" else self.frames
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         arrays = {"scaler.mean": self.scaler.mean, "scaler.deviation": self.scaler.deviation}
         for table in self.frames.references:
             if isinstance(table, Table):
@@ -125,6 +126,7 @@ class GridData:
             scaling=self.section.resolved_scaling,
             step=clock.step,
             months=clock.months,
+            calendar=clock.calendar,
             options=replace(options, first="", last=""),
         )
 
@@ -254,6 +256,8 @@ def build(
         if name in LAGS
     ]
     notices = list(grid.notices)
+    if arrays is None:
+        notices += far_lags(names, clock, horizon)
     if section.protocol == "openstl":
         notices.append(
             "Protocol openstl: the validation part is the test part, so the epoch is chosen on it. "
@@ -287,7 +291,7 @@ def build(
 
 
 def borders_of(section: GridSection, grid: Grid) -> tuple[int, int, int]:
-    """Give the row after the last of train, validation and test."""
+    """Return the row after the last of train, validation and test."""
     count, split = len(grid.times), section.split
     if len(split) == 2:
         if not grid.clock.dated:
@@ -295,11 +299,15 @@ def borders_of(section: GridSection, grid: Grid) -> tuple[int, int, int]:
                 "Frames without dates cannot be split by dates.",
                 hint="Give fractions or counts: --set data.split=[0.7, 0.1, 0.2]",
             )
-        val, test = (int(np.searchsorted(grid.times, instant(date))) for date in split)
+        val, test = (
+            int(np.searchsorted(grid.times, instant_of(date, grid.clock.calendar)))
+            for date in split
+        )
         if not 0 < val < test < count:
             raise DataError(
                 f"Validation from {split[0]} and test from {split[1]} leave a part empty: the "
-                f"frames run from {short(grid.times[0])} to {short(grid.times[-1])}.",
+                f"frames run from {grid.clock.short(grid.times[0])} to "
+                f"{grid.clock.short(grid.times[-1])}.",
                 hint="Change data.split.",
             )
         return val, test, count
@@ -328,7 +336,7 @@ def _openstl_origins(data: GridData, part: str) -> np.ndarray:
 
 
 def _coordinates(header: Header) -> Tensor:
-    """Give each cell its place: by sines and cosines on the globe, else in [-1, 1]."""
+    """Encode the place of each cell: by sines and cosines on the globe, else in [-1, 1]."""
     y, x = torch.from_numpy(header.mesh.y), torch.from_numpy(header.mesh.x)
     if header.mesh.geographic:
         parts = [torch.sin(torch.deg2rad(y)), torch.sin(x * 2 * torch.pi / ROUND),

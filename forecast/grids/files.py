@@ -19,6 +19,7 @@ from pydantic import Field
 
 from forecast.errors import DataError, UsageError
 from forecast.grids.axes import Mesh, mesh
+from forecast.grids.calendars import STANDARD, instant_of, text_of
 
 # Values read at a time, in bytes of float32.
 BLOCK = 8 << 20
@@ -31,7 +32,7 @@ Axes = tuple[Literal["time", "sequence", "channel", "y", "x"], ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridOptions:
-    """Say how to read gridded files, and which part of them.
+    """How to read gridded files, and which part of them.
 
     Attributes:
         variables: names of the variables; empty takes all that have time, rows and columns. Short
@@ -88,11 +89,12 @@ class Channel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """Say what a file holds.
+    """What a file holds.
 
     Attributes:
         format: the kind of file.
         times: (N,) instants [us] ascending, or None where the file has no dates.
+        calendar: that of its dates, as CF names it.
         starts: (N,) whether a frame starts a sequence of its own; None leaves it to the times.
         channels: the fields of a frame.
         mesh: its cells.
@@ -103,6 +105,7 @@ class Header:
     format: Format
     times: np.ndarray | None
     frames: int
+    calendar: str = STANDARD
     starts: np.ndarray | None = None
     channels: tuple[Channel, ...]
     mesh: Mesh
@@ -118,12 +121,12 @@ class GridFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Tell where it lies."""
+        """Where it lies."""
         ...
 
     @property
     def header(self) -> Header:
-        """Tell what it holds."""
+        """What it holds."""
         ...
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -131,8 +134,8 @@ class GridFile(Protocol):
         ...
 
 
-def time_range(times: np.ndarray, options: GridOptions) -> slice:
-    """Give the rows from `first` to `last`.
+def time_range(times: np.ndarray, options: GridOptions, calendar: str = STANDARD) -> slice:
+    """Return the rows from `first` to `last`.
 
     Raises:
         DataError: the times are not in ascending order.
@@ -141,31 +144,16 @@ def time_range(times: np.ndarray, options: GridOptions) -> slice:
     if np.any(np.diff(times.astype(np.int64)) <= 0):
         place = int(np.flatnonzero(np.diff(times.astype(np.int64)) <= 0)[0])
         raise DataError(
-            f"The time axis is not in ascending order: {short(times[place + 1])} follows "
-            f"{short(times[place])}.",
+            f"The time axis is not in ascending order: {short(times[place + 1], calendar)} follows "
+            f"{short(times[place], calendar)}.",
             hint="Sort the file by time and drop frames that are there twice.",
         )
     start, stop = 0, len(times)
     if options.first:
-        start = int(np.searchsorted(times, instant(options.first)))
+        start = int(np.searchsorted(times, instant_of(options.first, calendar)))
     if options.last:
-        stop = int(np.searchsorted(times, instant(options.last, end=True)))
+        stop = int(np.searchsorted(times, instant_of(options.last, calendar, end=True)))
     return slice(start, max(start, stop))
-
-
-def instant(text: str, *, end: bool = False) -> np.datetime64:
-    """Read an ISO time; with `end`, the first instant after the day, month or year it names.
-
-    Raises:
-        UsageError: it is no time.
-    """
-    try:
-        coarse = np.datetime64(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is no time.", hint="Write it as 2015, 2015-07, 2015-07-31 or 2015-07-31T06."
-        ) from error
-    return (coarse + 1 if end else coarse).astype("datetime64[us]")
 
 
 def bare_mesh(rows: int, columns: int, options: GridOptions, path: Path) -> Mesh:
@@ -177,7 +165,7 @@ def bare_mesh(rows: int, columns: int, options: GridOptions, path: Path) -> Mesh
 
 
 def block_rows(header: Header) -> int:
-    """Give the frames to read at a time."""
+    """Return the frames to read at a time."""
     return max(1, BLOCK // (4 * len(header.channels) * int(np.prod(header.mesh.shape))))
 
 
@@ -196,7 +184,7 @@ def reading(path: Path) -> Generator[None]:
             told = reason.removeprefix(_UNDECODED).partition(". ")[0]
             raise DataError(
                 f"The times cannot be read: their unit is {told}.",
-                hint="Give them a unit such as 'hours since 1900-01-01', and no calendar.",
+                hint="Give them a unit such as 'hours since 1900-01-01'.",
                 file=str(path),
             ) from error
         raise DataError(
@@ -206,6 +194,6 @@ def reading(path: Path) -> Generator[None]:
         ) from error
 
 
-def short(time: np.datetime64) -> str:
+def short(time: np.datetime64, calendar: str = STANDARD) -> str:
     """Write an instant without the fractions of its second."""
-    return str(time.astype("datetime64[s]"))
+    return text_of(time.astype("datetime64[s]"), calendar)

@@ -15,6 +15,7 @@ import numpy as np
 
 from forecast.documents import from_plain, to_plain
 from forecast.grids.axes import Mesh
+from forecast.grids.calendars import STANDARD
 from forecast.grids.files import Channel, Format, GridOptions
 from forecast.grids.section import Scaling
 
@@ -37,6 +38,7 @@ class GridHeader:
         step: distance of neighbouring frames [us]; 0 for calendar months.
         months: calendar months in a step; 0 for a fixed one.
         options: how files are read.
+        calendar: that of the dates, as CF names it.
     """
 
     format: Format
@@ -52,6 +54,7 @@ class GridHeader:
     step: int
     months: int
     options: GridOptions
+    calendar: str = STANDARD
 
     @classmethod
     def from_dict(cls, document: Any) -> GridHeader:
@@ -64,7 +67,10 @@ class GridHeader:
 
     def to_dict(self) -> dict[str, Any]:
         """Lay it out as plain values, as `from_dict` reads them."""
-        return to_plain(self)
+        document: dict[str, Any] = to_plain(self)
+        if self.calendar == STANDARD:
+            del document["calendar"]
+        return document
 
     @property
     def columns(self) -> tuple[str, ...]:

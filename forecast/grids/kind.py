@@ -26,8 +26,10 @@ from forecast.grids import context as grid_context
 from forecast.grids import data as grids
 from forecast.grids import pictures, reading
 from forecast.grids import predict as grid_prediction
+from forecast.grids.calendars import STANDARD
 from forecast.grids.data import GridData
 from forecast.grids.forecaster import GridForecaster
+from forecast.grids.reading import Grid
 from forecast.grids.score import score
 from forecast.recipe import Recipe
 from forecast.scoring.comparison import flat
@@ -131,14 +133,14 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
             inside=False,
             split=(0, validation, plan.step),
             gap=gap,
-            first=str(grid.times[start]),
-            last=str(grid.times[stop - 1]),
+            first=grid.clock.text(grid.times[start]),
+            last=grid.clock.text(grid.times[stop - 1]),
         )
         found.append(
             Fold(
                 recipe=divided,
-                start=shown(grid.times[stop - plan.step]),
-                stop=shown(grid.times[stop - 1]),
+                start=_shown(grid, stop - plan.step),
+                stop=_shown(grid, stop - 1),
             )
         )
     return found
@@ -158,12 +160,12 @@ class GridTask:
 
     @property
     def spec(self) -> GridSpec:
-        """Give the shape of the task."""
+        """Shape of the task."""
         return self.data.spec
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Give nothing: a model is made of its config and the spec."""
+        """Nothing: a model is made of its config and the spec."""
         return {}
 
     @property
@@ -173,7 +175,7 @@ class GridTask:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Give sentences for the user."""
+        """Sentences for the user."""
         return self.data.notices
 
     def stated(self, **train: Any) -> GridTask:
@@ -181,7 +183,7 @@ class GridTask:
         return replace(self, recipe=self.recipe.replace("train", **train))
 
     def dataset(self, context: str) -> DatasetInfo:
-        """Say for the lineage of a run which data it used."""
+        """Describe the data for the lineage of a run."""
         return DatasetInfo(
             name=self.recipe.source_name,
             source=_text(self.recipe.grid.source),
@@ -194,7 +196,7 @@ class GridTask:
     def batches(
         self, model: nn.Module, *, fresh: bool
     ) -> tuple[Batches[GridBatch], Batches[GridBatch]]:
-        """Give the windows of the training and of the validation part."""
+        """Return the windows of the training and of the validation part."""
         return self.data.windows("train"), self.data.windows("val")
 
     def solve(self, model: nn.Module) -> None:
@@ -235,10 +237,10 @@ class GridTask:
         )
 
     def example(self) -> None:
-        """Give nothing: a grid is no table."""
+        """Return nothing: a grid is no table."""
 
     def _validation(self, model: nn.Module, fitted: Fitted | None) -> dict[str, Any]:
-        """Say how the weights did on the validation part."""
+        """Score the weights on the validation part."""
         if fitted is not None:
             return {"mse": fitted.best_loss, "best_epoch": fitted.best_epoch}
         return {"mse": score(model, self.data, "val")["model"]["mse"]}
@@ -254,6 +256,13 @@ def _table_figures(scores: dict[str, Any]) -> dict[str, float]:
             if not isinstance(value, list)
         }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _shown(grid: Grid, number: int) -> str:
+    """Write the time of a frame for people, as short as it is exact."""
+    if grid.clock.calendar != STANDARD:
+        return grid.clock.short(grid.times[number]).replace("T", " ").removesuffix(" 00:00:00")
+    return shown(grid.times[number])
 
 
 def _text(source: str | tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from forecast import atomic
 from forecast.errors import UsageError
+from forecast.grids.calendars import dates_of
 from forecast.grids.files import Header
 from forecast.grids.header import GridHeader
 
@@ -169,7 +170,7 @@ def dataset(
     hours = (times - last).astype(np.int64) / 3.6e9
     coordinates |= {
         names["time"]: (
-            names["time"], times.astype("datetime64[ns]"),
+            names["time"], dates_of(times, header.calendar),
             _attributes(header, names["time"]) | {"standard_name": "time", "axis": "T"},
         ),
         "lead_time": (
@@ -178,7 +179,8 @@ def dataset(
              "standard_name": "forecast_period"},
         ),
         "forecast_reference_time": (
-            (), last.astype("datetime64[ns]"), {"standard_name": "forecast_reference_time"},
+            (), dates_of(np.array(last), header.calendar),
+            {"standard_name": "forecast_reference_time"},
         ),
     }  # fmt: skip
     return xarray.Dataset(fields, coordinates, attributes)

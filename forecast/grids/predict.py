@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float
 
 from forecast.device import choose_device, memory_errors
-from forecast.errors import DataError
+from forecast.errors import DataError, UsageError
 from forecast.grids import context as grid_context
 from forecast.grids import output
 from forecast.grids.axes import NEAR, ROUND
+from forecast.grids.calendars import STANDARD, dates_of, instant_of
 from forecast.grids.context import GridContext
 from forecast.grids.forecaster import GridForecaster
 
@@ -107,11 +108,16 @@ def predict_frame(forecaster: GridForecaster, frame: pl.DataFrame) -> pl.DataFra
             hint=f"It takes {', '.join((*keys, *fields))}: a row for each cell of each frame.",
         )
     cells = frame.select(*keys, *fields).to_pandas()
+    texts = cells[keys[0]]
     try:
-        cells[keys[0]] = cells[keys[0]].astype("datetime64[us]")
-    except (ValueError, TypeError) as error:
+        if header.calendar == STANDARD:
+            cells[keys[0]] = texts.astype("datetime64[us]")
+        else:
+            stamps = [instant_of(str(text), header.calendar) for text in texts]
+            cells[keys[0]] = dates_of(np.array(stamps, dtype="datetime64[us]"), header.calendar)
+    except (ValueError, TypeError, UsageError) as error:
         raise DataError(
-            f"The column {keys[0]!r} holds {cells[keys[0]].iloc[0]!r}, which is no time.",
+            f"The column {keys[0]!r} holds {texts.iloc[0]!r}, which is no time.",
             hint="Write times as 2024-03-01 06:00:00.",
         ) from error
     # Cells are put at the model's places, whatever the order and the round of theirs.
@@ -141,7 +147,9 @@ def predict_frame(forecaster: GridForecaster, frame: pl.DataFrame) -> pl.DataFra
         made = predict(replace(forecaster, grid=replace(header, options=options)), path)
     answer = made.dataset()[list(fields)].assign_coords(given)
     table = answer.to_dataframe().reset_index()
-    return pl.from_pandas(table).select(*keys, *fields)
+    if header.calendar != STANDARD:
+        table[keys[0]] = [date.isoformat(" ") for date in table[keys[0]]]
+    return pl.DataFrame(pl.from_pandas(table[[*keys, *fields]]))
 
 
 def _places(found: np.ndarray, places: np.ndarray, name: str, on_circle: bool) -> np.ndarray:

@@ -103,7 +103,7 @@ class Storage:
         place.copy_(torch.from_numpy(np.ascontiguousarray(block)))
 
     def values(self) -> Tensor:
-        """Give the frames (N, C, Y, X)."""
+        """Return the frames (N, C, Y, X)."""
         return self._allocate(torch.float32) if self._values is None else self._values
 
     def digest(self) -> str:
@@ -134,7 +134,7 @@ class Storage:
 
 
 def _decoded(values: Tensor) -> Tensor:
-    """Give stored frames as float32, missing cells as NaN."""
+    """Return stored frames as float32, missing cells as NaN."""
     if values.dtype == torch.float32:
         return values
     return values.float().masked_fill_(values == _MISSING, torch.nan)
@@ -194,7 +194,7 @@ class Frames:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridWindows:
-    """Give the windows of one part by number, as batches.
+    """Windows of one part by number, as batches.
 
     Attributes:
         frames: all frames.
@@ -213,7 +213,7 @@ class GridWindows:
 
     @property
     def device(self) -> torch.device:
-        """Tell where the batches lie."""
+        """Where the batches lie."""
         return self.frames.device
 
     def order(self, epoch: int, seed: int) -> Int[Tensor, " W"]:

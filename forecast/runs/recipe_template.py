@@ -77,7 +77,8 @@ def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
     """
     header, clock, count = grid.header, grid.clock, len(grid.times)
     rows, columns = header.mesh.shape
-    when = f", one every {clock.frequency}, {grid.times[0]} to {grid.times[-1]}"
+    first, last = clock.text(grid.times[0]), clock.text(grid.times[-1])
+    when = f", one every {clock.frequency}, {first} to {last}"
     found = [f"{one.name} [{one.units}]" if one.units else one.name for one in header.channels]
     source = recipe.grid.source
     paths = [os.path.abspath(one) for one in ([source] if isinstance(source, str) else source)]

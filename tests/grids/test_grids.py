@@ -441,6 +441,15 @@ def test_a_window_holds_consecutive_frames_their_calendar_and_references(countin
     torch.testing.assert_close(hour, torch.sin(number * 2 * torch.pi / 24), atol=1e-5, rtol=0)
 
 
+def test_a_lag_among_the_frames_to_come_says_how_far_back_it_lies(tmp_path):
+    path = write(dataset(field((240, 4, 6)), "2020-01-01", "D"), tmp_path / "a.nc")
+    data = load(GridSection(source=str(path)), lookback=5, horizon=4)
+    assert data.spec.references[:2] == ("day", "3-day-mean")
+    (told,) = (one for one in data.notices if "References" in one)
+    assert "day 4" in told
+    assert not load(GridSection(source=str(path)), lookback=5, horizon=1).notices
+
+
 def test_within_a_slot_a_training_mean_tells_nothing_of_the_frame_to_come(tmp_path):
     path = write(dataset(field((240, 4, 6))), tmp_path / "a.nc")
     data = load(GridSection(source=str(path)), lookback=5, horizon=3)
