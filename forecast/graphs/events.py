@@ -101,7 +101,7 @@ class Events:
         return torch.tensor([known.get(name, -1) for name in ids.to_list()], dtype=torch.int64)
 
     def numbers(self) -> Int[Tensor, " N"]:
-        """Number each node independently of other nodes: an integer id is its number."""
+        """Return a number for each node, independent of others: an integer id is its number."""
         if self.ids.dtype.is_integer():
             return _tensor(self.ids, torch.int64)
         return torch.arange(self.nodes)

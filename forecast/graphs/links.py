@@ -294,7 +294,7 @@ def appended(kept: Events, later: Events) -> tuple[Events, int]:
 
 
 def numbered(events: Events, header: EventHeader) -> Events:
-    """Number nodes as at training, new ones behind them.
+    """Renumber nodes as at training, new ones behind them.
 
     Without features of nodes a model knows none by number, and any numbers do.
     """

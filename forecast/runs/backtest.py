@@ -121,7 +121,9 @@ def backtest(
             first = folder / f"{name}-0"
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
-                trained = run.train(fold.recipe, resume=resume, out=place, watcher=watcher)
+                trained = run.train(
+                    fold.recipe, resume=resume, out=place, force=True, watcher=watcher
+                )
                 metrics = trained.metrics
             else:
                 place = first
@@ -146,9 +148,15 @@ def backtest(
     )
 
 
-def models_of(kind: str) -> list[str]:
-    """Name all models of a kind of data that are trained by steps."""
-    return [name for name, info in MODELS.items() if info.kind == kind and not info.closed_form]
+def comparable_models(resolved: Recipe) -> list[str]:
+    """Names of the models that a recipe's data can be backtested with, all trained by steps."""
+    info = MODELS[resolved.model]
+    if info.own_batches:
+        # Which model of graphs there is depends on the task: the one that the data chose.
+        return [resolved.model]
+    return [
+        name for name, other in MODELS.items() if other.kind == info.kind and not other.closed_form
+    ]
 
 
 def compare(
@@ -170,7 +178,9 @@ def compare(
     first, more = judged(figures[names[0]][0])
     measures = (first, *_SECOND[first])
     judgements = {name: np.array([one[first] for one in own]) for name, own in figures.items()}
-    order = sorted(judgements, key=lambda name: float(judgements[name].mean()), reverse=more)
+    sign = -1.0 if more else 1.0
+    # A model that diverged in a window is behind all that did not.
+    order = sorted(judgements, key=lambda name: _or_last(sign * float(judgements[name].mean())))
     best = judgements[order[0]]
     return tuple(
         Row(
@@ -182,6 +192,10 @@ def compare(
         )
         for name in order
     )
+
+
+def _or_last(error: float) -> float:
+    return error if math.isfinite(error) else math.inf
 
 
 def _standard_error(values: np.ndarray) -> float:
