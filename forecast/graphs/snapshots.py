@@ -114,6 +114,8 @@ def read_snapshots(path: str | Path) -> Snapshots:
             hint=f"It holds {_FORMS}.",
             file=str(path),
         ) from error
+    if not values.numel():
+        raise DataError("There are no values of nodes.", hint=f"It holds {_FORMS}.", file=str(path))
     if len(held.edges) != steps or len(weight) != len(pairs):
         raise DataError(
             f"There are edges of {len(held.edges)} steps and values of {steps}, {len(pairs)} edges "
@@ -145,7 +147,8 @@ def _held(found: Any, path: Path) -> _Held:
     if isinstance(found, dict):
         if "nodes" in found and "links" in found:
             return _of_links(found)
-        if "time_periods" in found or "0" in found:
+        # england_covid has `time_periods` too, and its snapshots under `edge_mapping`.
+        if any(key.isdigit() for key in found):
             return _of_numbers(found)
         rows = next((found[name] for name in ("y", "FX", "X") if name in found), None)
         if rows is not None and "edge_mapping" in found:
