@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from forecast.cli import console, options
-from forecast.cli.options import DateFormat, Fill, Horizon, Id, Lookback, Target, Time, Timezone
+from forecast.cli.options import (
+    DateFormat,
+    Edges,
+    Fill,
+    Horizon,
+    Id,
+    Lookback,
+    Target,
+    Time,
+    Timezone,
+)
 
 
 def init(
@@ -16,7 +26,8 @@ def init(
         str,
         typer.Argument(
             metavar="FILE",
-            help="The CSV or Parquet file to forecast, or gridded files.",
+            help="The CSV or Parquet file to forecast, gridded files, or events or values of a "
+            "graph.",
             show_default=False,
         ),
     ],
@@ -35,6 +46,7 @@ def init(
     date_format: DateFormat = None,
     timezone: Timezone = None,
     fill: Fill = None,
+    edges: Edges = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
 ) -> None:
     """Look at a file and write a commented recipe for it, ready for `forecast train`.
@@ -70,16 +82,17 @@ def init(
             date_format=date_format,
             timezone=timezone,
             fill=fill,
-        ),
+        )
+        | options.with_edges(file, edges),
     )
     if isinstance(resolved.data, GridSection):
         grid = reading.read(grids.located(resolved.data.source), resolved.data)
         notices, text = grid.notices, recipe_template.write_grid_recipe(resolved, grid)
     elif not isinstance(resolved.data, recipe.DataSection):
-        raise UsageError(
-            "Recipes are written of tables and of grids; a graph needs none.",
-            hint=f"Train it: forecast train {file} --model {resolved.model}",
-        )
+        from forecast.graphs import data as graphs
+
+        notices, found = graphs.described(resolved.data)
+        text = recipe_template.write_graph_recipe(resolved, found)
     else:
         table = loading.read(resolved.data.source, resolved.data)
         notices, text = table.notices, recipe_template.write_recipe(resolved, table)

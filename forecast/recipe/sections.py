@@ -16,6 +16,7 @@ from typing import Any
 
 from forecast.catalogue import DATASETS, kinds_of
 from forecast.errors import NotFoundError, UsageError, nearest
+from forecast.graphs.sniff import events_in
 from forecast.models import DEFAULTS, MODELS, model_info
 
 # What people call the kinds of data.
@@ -153,6 +154,15 @@ def _settle_kind(sections: dict[str, Any]) -> None:
         return
     kinds = kinds_of(typing.cast("str | list[str]", source))
     kind = kinds[0]
+    table = {"time", "target", "id", "frequency"} & set(typing.cast("dict[str, Any]", data))
+    if isinstance(source, str) and "name" not in chosen and kinds == ("series", "graph"):
+        found = "" if table else events_in(Path(source))
+        if found:
+            raise UsageError(
+                f"{source} looks like events between nodes ({found}), and no model is named.",
+                hint="Of a graph, --model todyformer forecasts who meets whom; of a table of "
+                f"series, --model {DEFAULTS['series']} its columns.",
+            )
     name = chosen.get("name", DEFAULTS[kind])
     # Sensors, whose edges stay, have a network of their own; nodes weigh the edges.
     task = data.get("task") if isinstance(data, Mapping) else None

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import fields
 
+from forecast.graphs.data import Found
 from forecast.grids.reading import Grid
 from forecast.recipe import Recipe, TrainSection
 from forecast.series.calendar import season_length
@@ -76,7 +77,8 @@ def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
     """
     header, clock, count = grid.header, grid.clock, len(grid.times)
     rows, columns = header.mesh.shape
-    when = f", one every {clock.frequency}, {grid.times[0]} to {grid.times[-1]}"
+    first, last = clock.text(grid.times[0]), clock.text(grid.times[-1])
+    when = f", one every {clock.frequency}, {first} to {last}"
     found = [f"{one.name} [{one.units}]" if one.units else one.name for one in header.channels]
     source = recipe.grid.source
     paths = [os.path.abspath(one) for one in ([source] if isinstance(source, str) else source)]
@@ -102,6 +104,58 @@ def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
         *_rest(recipe, lookback, recipe.window.horizon or lookback, "frames"),
     ]
     return "\n".join(lines)
+
+
+def write_graph_recipe(recipe: Recipe, found: Found) -> str:
+    """Write a recipe with what was found in the files of a graph, and what one may want to change.
+
+    Args:
+        recipe: what was asked for.
+        found: what the files hold.
+
+    Returns:
+        TOML text that `recipe.load` reads back.
+    """
+    section, events = found.section, found.section.task in ("link", "affinity")
+    source = [section.source] if isinstance(section.source, str) else section.source
+    paths = [os.path.abspath(one) for one in source]
+    what = (
+        f"{found.events:,} events between {found.nodes:,} nodes, {found.first} to {found.last}"
+        if events
+        else f"{found.steps:,} steps of {found.nodes:,} nodes with {found.edges:,} edges"
+    )
+    lines = [
+        f"# {what}.",
+        "# Any line that starts with a # may be switched on; see `forecast train --help`.",
+        "",
+        "[data]",
+        f"source = {json.dumps(paths[0] if len(paths) == 1 else paths, ensure_ascii=False)}",
+        f"task = {_text(section.task)}",
+        "split = [0.7, 0.15, 0.15]  # train, validation, test, in time order; fractions or counts",
+    ]
+    if section.columns:
+        pairs = ", ".join(f"{key} = {_text(name)}" for key, name in section.columns.items())
+        lines.append(f"columns = {{ {pairs} }}")
+    if events:
+        lines += [
+            f"queries = {section.queries}              # events asked about at once",
+            f"unit = {json.dumps(section.unit)}                 # seconds in a unit of time",
+            '# task = "affinity"         # how a source\'s next events share out; with a period:',
+            "# period = 604800           # length of the periods, in units of time",
+            '# nodes = "nodes.csv"       # features of nodes by id',
+            "# inductive = 0.1           # share of later nodes that training must not meet",
+        ]
+    else:
+        lines += [
+            f"season = {section.season}               # steps in a season: 288 of 5 minutes a day",
+            f"averaged = {section.averaged}              # steps of the moving average in scores",
+            '# scaling = "log"          # counts by their logarithm; standard: as they are',
+        ]
+    if section.task == "sensor":
+        lines.append("# zero_is_missing = false    # a reading of 0 is one")
+    lookback = recipe.window.lookback or (4096 if events else 12)
+    named = "events" if events else "steps"
+    return "\n".join([*lines, *_rest(recipe, lookback, recipe.window.horizon or 1, named)])
 
 
 def _rest(recipe: Recipe, lookback: int, horizon: int, what: str) -> list[str]:
