@@ -33,10 +33,18 @@ class SegmentBatch(SeriesBatch):
     Attributes:
         scored: K; the last K positions of `past` are scored.
         counted: which of them count; None for all.
+        observed_past: `past` as targets have it, where a model reads something else.
+        observed_mask: its mask.
+        center: mean by which the row of each scored position was scaled; None for 0.
+        spread: deviation by which it was.
     """
 
     scored: int
     counted: Bool[Tensor, "B K"] | None = None
+    observed_past: Float[Tensor, "B L C"] | None = None
+    observed_mask: Bool[Tensor, "B L C"] | None = None
+    center: Float[Tensor, "B K C"] | None = None
+    spread: Float[Tensor, "B K C"] | None = None
 
     def truth(self) -> tuple[Float[Tensor, "B K H C"], Bool[Tensor, "B K H C"] | None]:
         """Give the targets of the scored positions, and which of them are observed and count.
@@ -44,12 +52,17 @@ class SegmentBatch(SeriesBatch):
         The targets are a view: what overlaps is not copied.
         """
         assert self.target is not None
-        values, mask = self._dense(self.past, self.target), None
-        if self.past_mask is not None:
+        past, seen = self.past, self.past_mask
+        if self.observed_past is not None:
+            past, seen = self.observed_past, self.observed_mask
+        values, mask = self._dense(past, self.target), None
+        if seen is not None:
             observed = self.target_mask
             if observed is None:
                 observed = torch.ones_like(self.target, dtype=torch.bool)
-            mask = self._dense(self.past_mask, observed)
+            mask = self._dense(seen, observed)
+        if self.center is not None and self.spread is not None:
+            values = (values - self.center[:, :, None]) / self.spread[:, :, None]
         if self.counted is not None:
             counted = self.counted[..., None, None]
             mask = counted.expand_as(values) if mask is None else mask & counted
@@ -124,28 +137,45 @@ class Segments:
         rows = origins + torch.arange(-self.lookback, self.horizon, device=self.device)
         inside = rows >= starts  # (B, L + H)
         rows = rows.maximum(starts)
-        values, calendar = self.series.values[rows], self.series.calendar
-        mask = None if self.series.mask is None else self.series.mask[rows]
-        if not inside.all():
-            seen = inside[..., None].expand_as(values)
-            mask = seen if mask is None else mask & seen
-            values = values * seen
+        series = self.series
+        values, mask = _gathered(series.values, series.mask, rows, inside)
         # A position counts by the row after it, which is its origin.
         after = slice(self.warm_up + 1, self.lookback + 1)
         counted = self.chosen[rows[:, after]] & inside[:, self.warm_up : self.lookback]
-        times = None if calendar is None else calendar[rows]
-        series_id = self.series.series_id
+        times = None if series.calendar is None else series.calendar[rows]
         past, future = slice(None, self.lookback), slice(self.lookback, None)
-        return SegmentBatch(
+        batch = SegmentBatch(
             past=values[:, past],
             past_mask=None if mask is None else mask[:, past],
             past_time=None if times is None else times[:, past],
             future_time=None if times is None else times[:, future],
             target=values[:, future],
             target_mask=None if mask is None else mask[:, future],
-            series_id=None if series_id is None else series_id[starts[:, 0]],
+            series_id=None if series.series_id is None else series.series_id[starts[:, 0]],
             scored=self.scored,
             counted=None if counted.all() else counted,
+        )
+        if series.filled is None and series.center is None:
+            return batch
+        return self._with_inputs(batch, rows[:, past], inside[:, past])
+
+    def _with_inputs(self, batch: SegmentBatch, rows: Tensor, inside: Tensor) -> SegmentBatch:
+        """Replace what a model reads: gaps filled, and rows scaled by those up to each."""
+        past, mask = _gathered(*self.series.inputs, rows, inside)
+        center, spread = self.series.center, self.series.spread
+        if center is not None and spread is not None:
+            past = (past - center[rows]) / spread[rows]
+            center, spread = (part[rows[:, self.warm_up :]] for part in (center, spread))
+            if mask is not None:
+                past = torch.where(mask, past, 0.0)
+        return replace(
+            batch,
+            past=past,
+            past_mask=mask,
+            observed_past=batch.past,
+            observed_mask=batch.past_mask,
+            center=center,
+            spread=spread,
         )
 
     def batches(self, size: int) -> Iterator[SegmentBatch]:
@@ -225,3 +255,15 @@ def _segments(
         horizon=windows.horizon,
         stride=stride,
     )
+
+
+def _gathered(
+    values: Tensor, mask: Tensor | None, rows: Tensor, inside: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Take rows of each segment; those before the start of its series are missing."""
+    values, mask = values[rows], None if mask is None else mask[rows]
+    if not inside.all():
+        seen = inside[..., None].expand_as(values)
+        mask = seen if mask is None else mask & seen
+        values = values * seen
+    return values, mask

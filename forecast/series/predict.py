@@ -17,15 +17,17 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Float
 
 from forecast.batch import Forecast, SeriesBatch
 from forecast.device import choose_device, memory_errors
 from forecast.errors import UsageError
 from forecast.series import context as series_context
+from forecast.series import data as series_data
 from forecast.series import online_intervals
 from forecast.series.forecaster import Forecaster
 from forecast.series.intervals import Band, Method
-from forecast.series.scaling import rounded
+from forecast.series.scaling import Scale, Scaler, by_own_rows, rounded, so_far
 from forecast.tables import reading
 from forecast.tables.reading import Table
 
@@ -123,7 +125,8 @@ def predict_table(
     notices = list(table.notices)
     lengths = np.diff(table.offsets)
     rows = spec.context or max(spec.lookback, int(lengths.max()))  # L
-    context = series_context.last_rows(table, table.values, rows, np.nan)  # (S, L, C)
+    inputs, _ = series_data.filled(table, carried=spec.context is None)
+    context = series_context.last_rows(table, inputs, rows, np.nan)  # (S, L, C)
     times = series_context.last_times(table, rows)  # (S, L)
     if short := int((lengths < spec.lookback).sum()):
         notices.append(
@@ -135,7 +138,8 @@ def predict_table(
             f"{len(new)} of {len(lengths)} series were not in the training data and are scaled by "
             f"their own last {rows} rows, {new[0]!r} first."
         )
-    scaler = forecaster.scaler.for_series(table.ids, list(context))
+    seen = series_context.last_rows(table, table.values, rows, np.nan)
+    scaler = forecaster.scaler.for_series(table.ids, list(seen))
     scaled = (context - scaler.mean[:, None]) / scaler.deviation[:, None]
     observed = np.isfinite(scaled)
     dead = np.logical_not(np.any(observed, axis=1))  # (S, C)
@@ -163,6 +167,11 @@ def predict_table(
         static=torch.from_numpy(static) if static.shape[1] else None,
         future_time=series_context.calendar(forecaster, steps),
     )
+    if spec.context is None:
+        batch, scale = _by_rows_so_far(batch, seen, scaler)
+    else:
+        units = scaler.units()
+        batch, scale = by_own_rows(batch, None if units is None else torch.from_numpy(units))
     forecast = _forward(forecaster, batch, place)
     columns = {"": forecast.point()}
     used: Method | None = None
@@ -192,7 +201,8 @@ def predict_table(
     skipped = tuple(table.ids[row] for row in np.flatnonzero(empty))
     kept = np.flatnonzero(~empty)
     frames: list[pl.DataFrame] = []
-    for suffix, scaled_values in columns.items():
+    for suffix, own_values in columns.items():
+        scaled_values = own_values if scale is None else scale.undo(own_values.double())
         values = rounded(scaler.undo(scaled_values.double().numpy()), scaler.deviation)
         values[~np.isfinite(values) | dead[:, None]] = np.nan
         frame = reading.forecast_frame(
@@ -207,6 +217,24 @@ def predict_table(
         intervals=used,
         notices=tuple(notices),
     )
+
+
+def _by_rows_so_far(
+    batch: SeriesBatch, values: Float[np.ndarray, "S L C"], scaler: Scaler
+) -> tuple[SeriesBatch, Scale | None]:
+    """Scale each row of a new series by the rows up to it, for a model that carries a state."""
+    if not scaler.new:
+        return batch, None
+    center = torch.zeros(values.shape, dtype=torch.float64)
+    spread = torch.ones_like(center)
+    for place, name in enumerate(scaler.ids):
+        if name in scaler.new:
+            found = so_far(values[place], scaler.mean[place], scaler.deviation[place])
+            center[place], spread[place] = map(torch.from_numpy, found)
+    past = ((batch.past - center) / spread).float()
+    if batch.past_mask is not None:
+        past = torch.where(batch.past_mask, past, 0.0)
+    return replace(batch, past=past), Scale(center[:, -1:], spread[:, -1:])
 
 
 def _beside(

@@ -59,7 +59,8 @@ class Table:
     Attributes:
         times: `(N,)` datetime64[us], series after series, each on its regular grid; UTC where the
             zone is known, else as written.
-        values: the cells, NaN where they are missing.
+        values: the cells as they are in the file, NaN where they are missing; `layout.fill` says
+            what a model reads there.
         offsets: the first row of each series, and N.
         ids: S ids; of a wide or joint table one that is empty.
         columns: C names of the variates; of a joint table the ids.
@@ -197,8 +198,7 @@ def from_cells(
     if options.known_future:
         behind, offsets, ahead_offsets = _behind_last_target(values, offsets)
         times, values, codes, past = (part[~behind] for part in (times, values, codes, past))
-    values, told = _filled(values, offsets, variates, options.fill, cells)
-    notices += told
+    notices += _missing(values, offsets, variates, options.fill, cells)
     layout = Layout(
         kind=roles.kind,
         time=roles.time,
@@ -339,20 +339,20 @@ def _expected(wanted: str | None, named: str | None) -> str | None:
     return wanted
 
 
-def _filled(
+def _missing(
     values: np.ndarray, offsets: np.ndarray, columns: tuple[str, ...], how: Fill, cells: Cells
-) -> tuple[np.ndarray, list[str]]:
-    """Fill missing cells, and say how many there were and are."""
+) -> list[str]:
+    """Report missing cells, and how many of them a model reads filled."""
     absent = np.isnan(values)
     if not absent.any():
-        return values, []
+        return []
     per_column = absent.sum(axis=0)
     shown = listed([name for name, count in zip(columns, per_column, strict=True) if count])
     told = f"Of {absent.size:,} cells {absent.sum():,} are missing, in {shown}"
     if how == "refuse":
         raise cells.error(f"{told}; --fill refuse allows none.", hint="Add them, or fill them.")
     if how == "none":
-        return values, [f"{told}; they stay missing and are masked (--fill none)."]
-    values = fill(values, offsets, how)
-    left = int(np.isnan(values).sum())
-    return values, [f"{told}; --fill {how} filled all but {left:,}."]
+        return [f"{told}; they stay missing and are masked (--fill none)."]
+    filled, _ = fill(values, offsets, how)
+    left = int(np.isnan(filled).sum())
+    return [f"{told}; --fill {how} fills all but {left:,} as input, and no score counts them."]
