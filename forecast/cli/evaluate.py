@@ -63,10 +63,15 @@ def evaluate(
         console.document(
             {"artefact": model, "model": forecaster.recipe.model}
             | result
-            | {"beaten_by": beaten_by, "seed": forecaster.recipe.train.seed}
+            | {
+                "beaten_by": beaten_by,
+                "seed": forecaster.recipe.train.seed,
+                "precision": forecaster.recipe.train.precision,
+            }
             | watch.read()
         )
         return
     scores.show(forecaster.recipe.model, metrics["test"], metrics["baselines"])
     scores.show_protocol(metrics["test"], result["protocol"])
+    scores.show_precision(forecaster.recipe)
     scores.verdict(forecaster.recipe.model, beaten_by)

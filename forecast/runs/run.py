@@ -78,6 +78,7 @@ class Trained:
             "beaten_by": self.beaten_by,
             **self.cost,
             "seed": self.seed,
+            "precision": self.recipe.train.precision,
             "picture": str(self.picture),
         }
 

@@ -37,6 +37,7 @@ from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
 from forecast.batch.segments import Segments
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
+from forecast.layers import RMSNorm
 from forecast.models.stateful import model
 from forecast.models.stateful.direct_path import DirectPath
 from forecast.models.stateful.model import Piece, State
@@ -139,7 +140,7 @@ class Titans(nn.Module):
             )
             for _ in range(config.depth)
         )
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = RMSNorm(config.width)
         self.reach = spec.horizon + self.patch - 1
         self.head = nn.Linear(config.width, self.reach * self.together)
         self.direct = None
