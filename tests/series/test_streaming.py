@@ -18,7 +18,7 @@ from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
 from forecast.models.titans.model import Titans, TitansConfig
 from forecast.recipe import DataSection, Recipe, TrackingSection, TrainSection, WindowSection
-from forecast.series import predict
+from forecast.series import predict, score
 from forecast.series.forecaster import Forecaster
 from forecast.series.scaling import Scaler
 from forecast.series.stream import Streamer, pump
@@ -234,18 +234,25 @@ def test_every_few_rows_and_a_shorter_horizon():
         Streamer(made, horizon=5)
 
 
-def test_a_new_series_is_scaled_by_all_of_them():
-    made = forecaster()
-    rows = [f"new,{stamp(hour)},{value('p', hour)}\n" for hour in range(5)]
-    found, streamer = run(made, rows)
+@pytest.mark.parametrize("model", ["lmuformer", "itransformer"])
+def test_a_new_series_has_one_scale_in_stream_prediction_and_evaluation(tmp_path, model):
+    made = forecaster(model=model)
+    hours = range(60)
+    # far from the training data: their mean is 1 and their deviation 2
+    rows = [f"new,{stamp(hour)},{5000 + 300 * value('p', hour)}\n" for hour in hours]
+    lines, streamer = run(made, rows)
     assert streamer.counts.new_series == 1
-    # means 0, 1, 2 and deviations 2: together the mean 1 and the variance 4 + 2/3
-    pooled = Scaler(mean=np.array([[1.0]]), deviation=np.array([[(14 / 3) ** 0.5]]), ids=("new",))
-    expected, _ = run(dataclasses.replace(made, scaler=pooled), rows)
-    numbers = [
-        np.array([line.split(",")[3] for line in lines], float) for lines in (found, expected)
-    ]
-    np.testing.assert_allclose(*numbers, atol=1e-5)
+    issued = np.array([line.split(",")[3] for line in lines], float).reshape(60, 4)
+    path, truth = tmp_path / "new.csv", 5000 + 300 * np.array([value("p", h) for h in hours])
+    for length in (30, 45):
+        path.write_text("unique_id,ds,y\n" + "".join(rows[:length]))
+        predicted = predict.predict(made, path)["y"].to_numpy()
+        np.testing.assert_allclose(predicted, issued[length - 1], atol=0.01)
+    path.write_text("unique_id,ds,y\n" + "".join(rows))
+    found = score.evaluate(made, str(path))["metrics"]["test"]
+    # the origins 24 to 56: what the stream said after the row before each
+    errors = [issued[origin - 1] - truth[origin : origin + 4] for origin in range(24, 57)]
+    assert found["units"]["y"]["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
 
 
 def test_a_windowed_model_streams_what_predict_says(tmp_path):

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from forecast.errors import DataError, ForecastError, NotFoundError, UsageError
+from forecast.series.data import filled
 from forecast.tables.reading import (
     Layout,
     TableOptions,
@@ -288,7 +289,12 @@ def test_fill_stays_within_the_series(how, expected):
     days = [f"2020-01-0{day}" for day in (1, 2, 3, 5, 6)]
     cells = [(i, day, y) for i in "ab" for day, y in zip(days, ["", 1, "NA", 4, "-"], strict=True)]
     found = table(long(*cells), fill=how)
-    assert np.array_equal(found.values[:, 0], expected * 2, equal_nan=True)
+    read, rests_on = filled(found, carried=False)
+    assert np.array_equal(read[:, 0], expected * 2, equal_nan=True)
+    # What is scored stays as it is in the file.
+    assert np.array_equal(found.values[:, 0], [NAN, 1, NAN, NAN, 4, NAN] * 2, equal_nan=True)
+    if how == "linear":
+        assert rests_on[1:5, 0].tolist() == [1, 4, 4, 4]
     assert found.offsets.tolist() == [0, 6, 12]
     assert f"--fill {how}" in said(found)
     with pytest.raises(DataError, match="--fill refuse"):
