@@ -22,6 +22,7 @@ from forecast.tracking import home
 
 _STARTED, _FINISHED = "started", "finished"
 _STATE = "run.json"
+_TITLE_BYTES = 160
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,7 +68,9 @@ def open_run(title: str, identity: Mapping[str, str], *, resume: bool) -> Genera
     found = _unfinished(root, identity) if resume else None
     if found is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = root / f"{title}-{stamp}-{secrets.token_hex(2)}"
+        # A name has 255 bytes at most; that of a data set may take all of them.
+        short = os.fsdecode(os.fsencode(title)[:_TITLE_BYTES]).encode(errors="ignore").decode()
+        folder = root / f"{short}-{stamp}-{secrets.token_hex(2)}"
         folder.mkdir()
         found = folder, _lock(folder)
     folder, lock = found

@@ -186,6 +186,11 @@ def whole(
             f"{lengths.max()}.",
             hint="Bring a longer table; to forecast without scoring, use `forecast predict`.",
         )
+    if not np.isfinite(table.values).any():
+        raise DataError(
+            f"Not one of the {len(table.values):,} rows has a value to score a forecast on.",
+            hint="Bring rows with values; to forecast without scoring, use `forecast predict`.",
+        )
     borders = np.stack([np.zeros_like(lengths), np.zeros_like(lengths), lengths], axis=1)
     # Of a new series, the rows before its first origin; each later origin has its own scale.
     before = np.minimum(lengths, spec.lookback)

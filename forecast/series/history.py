@@ -23,7 +23,8 @@ _LONGEST_GAP = 10_000
 def put_before(table: Table, history: Table) -> Table:
     """Put the rows that a history has of each series before those of a table.
 
-    Of rows that both have those of the table count, and rows between the two are missing. Series that only the history has are left out.
+    Of rows that both have those of the table count, and rows between the two are missing. Series
+    that only the history has are left out.
 
     Args:
         table: the new rows; what it says of series as a whole holds.

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from forecast.batch import Forecast, SeriesBatch
 from forecast.device import choose_device, memory_errors
-from forecast.errors import UsageError
+from forecast.errors import DataError, UsageError
 from forecast.series import context as series_context
 from forecast.series import data as series_data
 from forecast.series import online_intervals
@@ -29,7 +29,10 @@ from forecast.series.forecaster import Forecaster
 from forecast.series.intervals import Band, Method
 from forecast.series.scaling import Scale, Scaler, by_own_rows, rounded, so_far
 from forecast.tables import reading
+from forecast.tables.columns import listed
+from forecast.tables.formats import shown
 from forecast.tables.reading import Table
+from forecast.tables.zones import to_local
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +128,11 @@ def predict_table(
     notices = list(table.notices)
     lengths = np.diff(table.offsets)
     rows = spec.context or max(spec.lookback, int(lengths.max()))  # L
+    if not np.isfinite(table.values).any():
+        raise DataError(
+            f"Not one of the {len(table.values):,} rows has a value in {listed(table.columns)}.",
+            hint="Bring rows with values: a forecast goes on from them.",
+        )
     inputs, _ = series_data.filled(table, carried=spec.context is None)
     context = series_context.last_rows(table, inputs, rows, np.nan)  # (S, L, C)
     times = series_context.last_times(table, rows)  # (S, L)
@@ -133,6 +141,7 @@ def predict_table(
             f"{short} of {len(lengths)} series have fewer rows than the lookback of "
             f"{spec.lookback}; what they lack counts as missing."
         )
+    notices += _named_early(table, steps_ahead=spec.horizon)
     if new := forecaster.scaler.new_ids(table.ids):
         notices.append(
             f"{len(new)} of {len(lengths)} series were not in the training data and are scaled by "
@@ -271,6 +280,28 @@ def _without_idle_mask(batch: SeriesBatch) -> SeriesBatch:
     """Drop a mask that hides nothing, so that gaps in other batches change no bit of this one."""
     idle = batch.past_mask is not None and bool(batch.past_mask.all())
     return replace(batch, past_mask=None) if idle else batch
+
+
+def _named_early(table: Table, steps_ahead: int) -> Sequence[str]:
+    """Report series that end more than a horizon before the last row of all."""
+    ends = table.times[table.offsets[1:] - 1]
+    reached = np.array(
+        [
+            reading.future_times(end, table.frequency, steps_ahead, table.layout.timezone)[-1]
+            for end in np.unique(ends)
+        ]
+    )[np.unique(ends, return_inverse=True)[1]]
+    early = np.flatnonzero(reached < ends.max())
+    if not len(early):
+        return []
+    first = early[np.argmin(ends[early])]
+    shown_end, latest = (
+        shown(to_local(time[None], table.layout.timezone)[0]) for time in (ends[first], ends.max())
+    )
+    return [
+        f"{len(early):,} of {len(ends):,} series end early, and are forecast from where they end: "
+        f"{table.ids[first]!r} at {shown_end}, others at {latest}."
+    ]
 
 
 def _named_dead(table: Table, dead: np.ndarray) -> Sequence[str]:

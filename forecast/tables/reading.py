@@ -102,6 +102,7 @@ def read(
     frequency: str | None = None,
     levels: Mapping[str, tuple[str, ...]] | None = None,
     name: str | None = None,
+    recent: int | None = None,
 ) -> Table:
     """Read a table of series.
 
@@ -113,6 +114,7 @@ def read(
         frequency: the frequency that a trained model wants; with it a single row is enough.
         levels: the levels of the categorical columns that a trained model knows.
         name: what errors call the file; by default its path.
+        recent: rows on which a forecast rests, see `regularise`.
 
     Raises:
         NotFoundError: if there is no such file.
@@ -120,7 +122,9 @@ def read(
         UsageError: if the options contradict each other.
     """
     cells = dialect.load(source, delimiter=options.delimiter, encoding=options.encoding, name=name)
-    return from_cells(cells, options, columns=columns, frequency=frequency, levels=levels)
+    return from_cells(
+        cells, options, columns=columns, frequency=frequency, levels=levels, recent=recent
+    )
 
 
 def from_cells(
@@ -131,6 +135,7 @@ def from_cells(
     frequency: str | None = None,
     levels: Mapping[str, tuple[str, ...]] | None = None,
     whole: bool = True,
+    recent: int | None = None,
 ) -> Table:
     """Understand the cells of a table; the other arguments are those of `read`.
 
@@ -142,6 +147,7 @@ def from_cells(
         levels: the levels that a trained model knows.
         whole: whether these are all rows of each series. The last ones alone do not show that a
             series has another frequency: they may just be far apart.
+        recent: rows on which a forecast rests.
 
     Raises:
         DataError: if the table cannot be read as it is, naming row and column.
@@ -171,6 +177,7 @@ def from_cells(
         duplicates=options.duplicates,
         gaps_allowed=options.fill != "refuse",
         whole=whole,
+        recent=recent,
     )
     notices += [*stamps.notices, *grid.notices]
     decimal = decimal_mark(cells, options.decimal)

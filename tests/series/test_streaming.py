@@ -18,7 +18,7 @@ from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
 from forecast.models.titans.model import Titans, TitansConfig
 from forecast.recipe import DataSection, Recipe, TrackingSection, TrainSection, WindowSection
-from forecast.series import predict, score
+from forecast.series import context, predict, score
 from forecast.series.forecaster import Forecaster
 from forecast.series.scaling import Scaler
 from forecast.series.stream import Streamer, pump
@@ -411,3 +411,59 @@ def test_frames_round_trip_through_polars():
     frame = pl.read_csv(io.StringIO("issued,unique_id,ds,y,cold\n" + "\n".join(lines)))
     assert frame.schema["y"] == pl.Float64
     assert frame.schema["cold"] == pl.Boolean
+
+
+def test_carriage_returns_long_fields_and_half_surrogates_are_rows_like_others():
+    made, rows = forecaster(), long_rows(range(6))
+    expected, _ = run(made, rows)
+    header, noted = "unique_id,ds,y,note\r", "x" * 200_000
+    for end in ("\r", "\r\n"):
+        lines = [row.rstrip("\n") + f",{noted}{end}" for row in rows]
+        found, _ = run(made, lines, header=header, sizes=[3, 17, 1, 1] * 9)
+        assert found == expected
+    objects = [
+        json.dumps({"unique_id": "\ud800", "ds": stamp(hour), "y": 1.0}) + "\n" for hour in range(2)
+    ]
+    found, streamer = run(made, objects, header="")
+    assert streamer.counts.rows == 2
+
+
+def test_an_old_gap_far_before_the_lookback_is_told_and_not_in_the_way(tmp_path):
+    made, path = forecaster(model="itransformer"), tmp_path / "history.csv"
+    recent = long_rows(range(40), "p")
+    old = ["p,1990-01-01 00:00:00,3\n", "p,1990-01-01 01:00:00,4\n"]
+    path.write_text("unique_id,ds,y\n" + "".join(recent))
+    expected = predict.predict(made, path)
+    path.write_text("unique_id,ds,y\n" + "".join(old + recent))
+    table = context.read_context(made, path)
+    assert predict.predict_table(made, table).frame.equals(expected)
+    assert "1 of 1 series have a gap of more than 10,000 rows" in " ".join(table.notices)
+    # a mistyped year at the end leaves too little behind it, and stays an error
+    path.write_text("unique_id,ds,y\n" + "".join([*recent, "p,2204-01-01 01:00:00,4\n"]))
+    with pytest.raises(DataError, match="would be missing between"):
+        context.read_context(made, path)
+
+
+def test_series_that_end_early_are_told(tmp_path):
+    made, path = forecaster(model="itransformer"), tmp_path / "history.csv"
+    rows = long_rows(range(60), "pr") + long_rows(range(30), "q")
+    path.write_text("unique_id,ds,y\n" + "".join(rows))
+    notices = predict.predict_table(made, context.read_context(made, path)).notices
+    assert (
+        "1 of 3 series end early, and are forecast from where they end: "
+        "'q' at 2024-03-02 05:00:00, others at 2024-03-03 11:00:00." in notices
+    )
+
+
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_a_table_without_a_single_value_is_the_users(tmp_path, layout):
+    made, path = (
+        (wide if layout == "wide" else forecaster)(model="itransformer"),
+        tmp_path / "h.csv",
+    )
+    header = "date,a,b\n" if layout == "wide" else "unique_id,ds,y\n"
+    rows = [f"{stamp(h)},," if layout == "wide" else f"p,{stamp(h)}," for h in range(30)]
+    path.write_text(header + "\n".join(rows))
+    for action in (predict.predict, lambda made, path: score.evaluate(made, str(path))):
+        with pytest.raises(DataError, match="Not one of the 30 rows has a value"):
+            action(made, path)

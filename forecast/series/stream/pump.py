@@ -14,7 +14,7 @@ import numpy as np
 
 from forecast.errors import DataError
 from forecast.series.stream.engine import Streamer
-from forecast.series.stream.rows import RowReader, RowWriter
+from forecast.series.stream.rows import LineCutter, RowReader, RowWriter
 
 _READ = 1 << 16
 
@@ -83,15 +83,12 @@ def pump(
         return error
 
     with _signals() as waiting:
-        rest, error = b"", None
+        cutter, error = LineCutter(), None
         while error is None and waiting.signal is None:
             ready = waiting.read(source)
             if ready is None:
                 break
-            *lines, rest = (rest + ready).split(b"\n")
-            if not ready:
-                lines, rest = [rest], b""
-            error = feed(lines)
+            error = feed(cutter.cut(ready))
             if not ready:
                 break
         save()

@@ -31,6 +31,8 @@ from forecast.tables.layout import Layout
 from forecast.tables.numbers import read_numbers, refuse_cells
 
 _FILE = "standard input"
+# A field may be as long as its line; the limit of the csv module is for a whole process.
+csv.field_size_limit(1 << 30)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,7 +217,32 @@ class RowReader:
 
 
 def _text(cell: Any) -> str | None:
-    return cell if cell is None or isinstance(cell, str) else json.dumps(cell)
+    if cell is None:
+        return None
+    # Half of a surrogate pair, which JSON can escape alone, is no character.
+    text = cell if isinstance(cell, str) else json.dumps(cell)
+    return text.encode(errors="replace").decode()
+
+
+class LineCutter:
+    """Cut bytes into lines as they come; a line ends in LF, CR LF or CR."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._after_return = False
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """Return the lines that end in these bytes; without any bytes, what is left."""
+        if not data:
+            rest, self._rest = self._rest, b""
+            return [rest]
+        if self._after_return:
+            # The second half of CR LF ends no other line.
+            data = data.removeprefix(b"\n")
+        self._after_return = data.endswith(b"\r") or (self._after_return and not data)
+        text = self._rest + data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, self._rest = text.split(b"\n")
+        return lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
