@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from forecast.cli import console, options
-from forecast.cli.options import DateFormat, Fill, Horizon, Id, Lookback, Target, Time, Timezone
+from forecast.cli.options import (
+    DateFormat,
+    Fill,
+    Horizon,
+    Id,
+    Lookback,
+    Set,
+    Target,
+    Time,
+    Timezone,
+)
 
 
 def init(
@@ -35,6 +45,7 @@ def init(
     date_format: DateFormat = None,
     timezone: Timezone = None,
     fill: Fill = None,
+    settings: Set = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
 ) -> None:
     """Look at a file and write a commented recipe for it, ready for `forecast train`.
@@ -48,6 +59,7 @@ def init(
     from forecast.grids.section import GridSection
     from forecast.runs import recipe_template
     from forecast.series import data as loading
+    from forecast.tables import suggest
 
     name = Path(file).name
     # Of a pattern, the folder it lies in.
@@ -62,6 +74,7 @@ def init(
         model=model,
         lookback=lookback,
         horizon=horizon,
+        settings=settings or (),
         data=options.reading(
             target=column,
             time=time,
@@ -80,8 +93,16 @@ def init(
             hint=f"Train it: forecast train {file} --model {resolved.model}",
         )
     else:
-        table = loading.read(resolved.data.source, resolved.data)
-        notices, text = table.notices, recipe_template.write_recipe(resolved, table)
+        found = suggest.suggest(str(loading.locate(resolved.data.source)), resolved.data)
+        if found.id is not None:
+            console.notice(
+                f"The column {found.id!r} tells the series apart, and is taken for their id."
+            )
+            resolved = resolved.replace(
+                "data", id=found.id, target=resolved.data.target or found.target
+            )
+        table = loading.read(resolved.table.source, resolved.table)
+        notices, text = table.notices, recipe_template.write_recipe(resolved, table, found)
     for notice in notices:
         console.notice(notice)
     atomic.write_bytes(place, text.encode())

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from forecast.errors import DataError, NotFoundError, UsageError
+from forecast.tables.typed import is_excel
 
 # The longer marks come first: the UTF-32 one begins with the UTF-16 one.
 BYTE_ORDER_MARKS = {
@@ -99,8 +100,6 @@ def _unzip(data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         names = [member.filename for member in members]
-        if "[Content_Types].xml" in names:
-            raise DataError("This is an Excel workbook.", hint="Save the sheet as CSV.")
         if len(members) != 1:
             listing = ", ".join(names[:5]) or "nothing"
             raise DataError(
@@ -125,6 +124,8 @@ def decompress(data: bytes, file: str) -> bytes:
     Raises:
         DataError: if the data are damaged, or a zip holds several files.
     """
+    if is_excel(data):
+        return data
     for magic, (name, unpack) in COMPRESSIONS.items():
         # A text could begin with the letters BZh; a bzip2 stream goes on with the digits of pi.
         if not data.startswith(magic) or (name == "bzip2" and data[4:10] != b"1AY&SY"):
@@ -164,6 +165,9 @@ def to_utf8(data: bytes, encoding: str | None, file: str) -> bytes:
                 file=file,
                 hint="Export the table as CSV or Parquet.",
             )
+    if data.startswith(codecs.BOM_UTF8):
+        # The mark is certain, whatever an earlier file of this form was written in.
+        encoding = None
     if encoding is not None:
         try:
             data = data.decode(encoding).removeprefix("\ufeff").encode()

@@ -31,6 +31,7 @@ from forecast.tables.columns import (
     read_covariates,
     read_static,
     read_values,
+    refuse_unnamed_ids,
 )
 from forecast.tables.dialect import Cells
 from forecast.tables.filling import fill
@@ -167,6 +168,8 @@ def from_cells(
         timezone=options.timezone,
         series=series,
     )
+    if roles.id is None and options.duplicates == "refuse":
+        refuse_unnamed_ids(cells, roles.time, stamps.times)
     grid = regularise(
         cells,
         roles.time,
@@ -220,12 +223,13 @@ def from_cells(
         time_kind=stamps.kind,
         time_format=stamps.form,
         timezone=stamps.zone,
-        date_format=options.date_format,
+        date_format=options.date_format or stamps.proven,
         fill=options.fill,
         duplicates=options.duplicates,
         missing=tuple(options.missing),
         delimiter=cells.delimiter,
         decimal=decimal,
+        encoding=options.encoding,
     )
     return Table(
         times=times,

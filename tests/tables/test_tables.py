@@ -477,9 +477,9 @@ REFUSED = {
         r"row 3, column 'a': 'x' is not a number; of the 3 filled cells of this column 1 are not",
     ),
     "thousands": (
-        'date,a\n2020-01-01,"1,234.5"\n2020-01-02,"2,234.5"\n',
+        'date,a\n2020-01-01,"1,234"\n2020-01-02,"2,234"\n',
         {},
-        r"row 2, column 'a': The cell '1,234.5' separates its thousands",
+        r"row 2, column 'a': The cell '1,234' separates its thousands",
     ),
     "thousands or a decimal comma": (
         "date;a\n2020-01-01;1,500\n2020-01-02;2,500\n",
@@ -518,9 +518,9 @@ REFUSED = {
         r"row 2.*could be swapped\.\n.*--date-format '%d/%m/%Y'",
     ),
     "month and day": (
-        rows("1/2/20 1:00 PM", "1/13/20 1:00 PM"),
+        rows("13/2/20 1:00 PM", "1/13/20 1:00 PM"),
         {},
-        r"could be swapped\.\n.*'%m/%d/%y %I:%M %p'",
+        r"could be swapped\.\n.*'%d/%m/%y %I:%M %p'",
     ),
     "numbers for times": (rows("1583020800", "1583024400"), {}, r"--date-format epoch"),
     "a wrong format": (rows("2020-01-01"), {"date_format": "%d/%m/%Y"}, r"row 2.*does not have"),
