@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from forecast.cli import console
-from forecast.cli.options import AsJson, DateFormat, Device, Fill, Level, Timezone
+from forecast.cli.options import AsJson, DateFormat, Device, Fill, Level, Set, Timezone
 
 _CLUSTER, _GRAPHS = "On a cluster", "On graphs"
 _TOP = 20
@@ -78,6 +78,7 @@ def predict(
         ),
     ] = False,
     level: Level = None,
+    settings: Set = None,
     intervals: Annotated[
         str,
         typer.Option(
@@ -157,7 +158,7 @@ def predict(
 
       forecast predict ./artefact events.csv --at 1083000000 --top-k 20 --out links.csv
     """
-    from forecast import api
+    from forecast import api, recipe
     from forecast.cli import files, options, predicting
     from forecast.device import set_threads
     from forecast.errors import PartialError, UsageError, nearest
@@ -180,6 +181,7 @@ def predict(
         "--future": future,
         "--history": history,
         "--level": level,
+        "--set": settings,
         "--resume": resume or None,
         "--safe-ids": safe_ids or None,
         "--at": at,
@@ -229,6 +231,7 @@ def predict(
         return
     sources = files.expand(inputs)
     reading = options.reading(date_format=date_format, timezone=timezone, fill=fill)
+    reading |= recipe.reading(settings or ())
     if bulk.is_called_for(forecaster.layout, sources, resume=resume):
         if history is not None:
             raise UsageError(

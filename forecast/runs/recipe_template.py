@@ -6,10 +6,14 @@ import json
 import os
 from dataclasses import fields
 
+import numpy as np
+
+from forecast.catalogue.dataset import Split
 from forecast.grids.reading import Grid
 from forecast.models import MODELS
 from forecast.recipe import DataSection, Recipe, TrainSection
 from forecast.series.calendar import season_length
+from forecast.series.data import usual_window
 from forecast.tables.reading import Table
 from forecast.tables.suggest import Suggestions
 
@@ -27,8 +31,10 @@ def write_recipe(recipe: Recipe, table: Table, found: Suggestions | None = None)
     """
     found = found or Suggestions()
     season = recipe.table.season or season_length(table.frequency)
-    horizon = recipe.window.horizon or season
-    lookback = recipe.window.lookback or 4 * season
+    division = Split(**dict(zip(("train", "val", "test"), recipe.table.split, strict=True)))
+    longest = int(np.diff(table.offsets).max())
+    usual = usual_window(longest, division, season, recipe.table.gap)
+    lookback, horizon = recipe.window.lookback or usual[0], recipe.window.horizon or usual[1]
     series = len(table.ids)
     rows = len(table.times)
     layout = table.layout

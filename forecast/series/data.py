@@ -107,9 +107,10 @@ def load(
         DataError: no series is long enough for a single training window.
     """
     season = season or season_length(table.frequency)
-    lookback, horizon = lookback or 4 * season, horizon or season
     division = Split(train=split[0], val=split[1], test=split[2])
     lengths = np.diff(table.offsets)
+    usual = usual_window(int(lengths.max()), division, season, gap)
+    lookback, horizon = lookback or usual[0], horizon or usual[1]
     borders = np.array([division.borders(int(rows), gap) for rows in lengths], dtype=np.int64)
     longest = int(borders[:, 0].max())
     if longest < lookback + horizon:
@@ -163,6 +164,23 @@ def load(
         spec=spec,
         notices=tuple(notices),
     )
+
+
+def usual_window(rows: int, division: Split, season: int, gap: int = 0) -> tuple[int, int]:
+    """Choose lookback and horizon where they are not stated.
+
+    Args:
+        rows: of the longest series.
+        division: of its rows.
+        season: rows in one season.
+        gap: rows between the validation and the test part.
+
+    Returns:
+        Four seasons and one, or less where the parts are too short for such windows.
+    """
+    train_end, val_end, _ = division.borders(rows, gap)
+    horizon = max(1, min(season, val_end - train_end, train_end // 4))
+    return max(1, min(4 * season, train_end - 2 * horizon)), horizon
 
 
 def whole(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def evaluate(
     recipe: Recipe | None = None,
     *,
     cold: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a forecaster of series."""
     if isinstance(source, tuple):
@@ -89,7 +91,7 @@ def evaluate(
             f"{len(source)} tables are scored one by one.", hint="Name one file: forecast evaluate"
         )
     section = recipe.table if recipe else None
-    return score.evaluate(forecaster, source, device, section=section, cold=cold)
+    return score.evaluate(forecaster, source, device, section=section, cold=cold, reading=reading)
 
 
 def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:

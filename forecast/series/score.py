@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -208,6 +209,7 @@ def evaluate(
     *,
     section: DataSection | None = None,
     cold: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a trained forecaster, with the baselines beside it.
 
@@ -219,6 +221,7 @@ def evaluate(
         section: another source or division, whose test part is scored instead.
         cold: let a model that carries a state forecast from the rows of the lookback alone, as a
             stream does that has just begun. Its intervals are not scored then.
+        reading: fields of `TableOptions` in which the file differs from the training table.
 
     Returns:
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
@@ -237,7 +240,7 @@ def evaluate(
     section = section or trained_on
     table = loading.read(
         source or section.source,
-        section if source is None else forecaster.layout.options(),
+        section if source is None else replace(forecaster.layout.options(), **(reading or {})),
         columns=forecaster.columns,
         frequency=forecaster.spec.frequency,
         levels=forecaster.layout.levels,

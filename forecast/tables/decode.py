@@ -214,7 +214,7 @@ def _decode_unnamed(data: bytes, marked: str | None, file: str) -> bytes:
             f"Byte 0x{data[error.start]:02x} is not {encoding.upper()} text.",
             file=file,
             row=line if encoding == "utf-8" else None,
-            hint="Name the encoding it was written in: set data.encoding to latin-1, for example.",
+            hint="Name the encoding it was written in: --set data.encoding=latin-1, for example.",
         ) from error
     return data if encoding == "utf-8" else text.encode(errors="replace")
 
