@@ -230,6 +230,10 @@ class Kind(Protocol):
         """Score a forecaster."""
         ...
 
+    def window_length(self, resolved: Recipe, step: int | None, ahead: int | None) -> int:
+        """Length of a backtest's window in rows, frames or events, the horizon if not given."""
+        ...
+
     def folds(self, resolved: Recipe, plan: Plan) -> list[Fold]:
         """Divide the data anew for each window of a backtest."""
         ...
@@ -262,6 +266,30 @@ def refuse_cold(forecaster: AnyForecaster) -> None:
         f"{forecaster.recipe.model} carries no state that --cold could leave out.",
         hint="Leave --cold out.",
     )
+
+
+def window_length(step: int | None, ahead: int | None) -> int:
+    """Length of a backtest's window in rows: `step`, or as far as is forecast.
+
+    Args:
+        step: as asked for.
+        ahead: the horizon, as far as it is known.
+
+    Raises:
+        UsageError: neither is given, or the window holds no forecast.
+    """
+    length = step or ahead
+    if length is None:
+        raise UsageError(
+            "The length of a window is open: neither --step nor a horizon is given.",
+            hint="Say how far to forecast: --horizon 24",
+        )
+    if ahead and length < ahead:
+        raise UsageError(
+            f"A window of {length} rows holds no forecast of {ahead}.",
+            hint=f"Take --step {ahead} or more.",
+        )
+    return length
 
 
 def too_short(count: int, what: str, plan: Plan, validation: int) -> DataError:

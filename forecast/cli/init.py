@@ -64,7 +64,9 @@ def init(
     name = Path(file).name
     # Of a pattern, the folder it lies in.
     stem = (Path(file).parent.name if "*" in name else name.partition(".")[0]) or "recipe"
-    place = out or Path(f"{stem}.toml")
+    # With its ending the name may not have more than 255 bytes.
+    short = stem.encode(errors="surrogateescape")[:240].decode(errors="ignore")
+    place = out or Path(f"{short}.toml")
     if place.exists() and not force:
         raise UsageError(
             f"{place} is there already.", hint="Add --force to overwrite it, or --out OTHER.toml."

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from torch import nn
 
+from forecast import contracts
 from forecast.batch import Batches, EventSpec
 from forecast.contracts import (
     DatasetInfo,
@@ -26,6 +27,7 @@ from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.graphs import data as graphs
 from forecast.graphs import predict as graph_context
+from forecast.graphs import section as graph_section
 from forecast.graphs.data import GraphData
 from forecast.graphs.forecaster import GraphForecaster
 from forecast.graphs.links import LinkData, ShareData
@@ -163,6 +165,18 @@ def predict_frame(forecaster: GraphForecaster, frame: pl.DataFrame) -> pl.DataFr
 
 
 restore = GraphForecaster.restored
+
+
+def window_length(resolved: Recipe, step: int | None, ahead: int | None) -> int:
+    """Length of a backtest's window; of events and periods it has to be given."""
+    task = graph_section.resolve(resolved.graph)[0].task
+    if step is None and task in ("link", "affinity"):
+        what = "events" if task == "link" else "periods"
+        raise UsageError(
+            f"Windows of {what} have no length of their own.",
+            hint=f"Say how many {what} each has: --step {2000 if task == 'link' else 10}",
+        )
+    return contracts.window_length(step, ahead)
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

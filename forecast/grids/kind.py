@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from forecast import contracts
 from forecast.batch import Batches, Forecast, GridBatch, GridSpec
 from forecast.contracts import (
     DatasetInfo,
@@ -103,6 +104,11 @@ def predict(forecaster: GridForecaster, source: Any, device: str) -> xarray.Data
 
 predict_frame = grid_prediction.predict_frame
 restore = GridForecaster.restored
+
+
+def window_length(resolved: Recipe, step: int | None, ahead: int | None) -> int:
+    """Length of a backtest's window."""
+    return contracts.window_length(step, ahead)
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

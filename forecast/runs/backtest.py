@@ -146,9 +146,15 @@ def backtest(
     )
 
 
-def models_of(kind: str) -> list[str]:
-    """Name all models of a kind of data that are trained by steps."""
-    return [name for name, info in MODELS.items() if info.kind == kind and not info.closed_form]
+def comparable_models(resolved: Recipe) -> list[str]:
+    """Names of the models that a recipe's data can be backtested with, all trained by steps."""
+    info = MODELS[resolved.model]
+    if info.own_batches:
+        # Which model of graphs there is depends on the task: the one that the data chose.
+        return [resolved.model]
+    return [
+        name for name, other in MODELS.items() if other.kind == info.kind and not other.closed_form
+    ]
 
 
 def compare(

@@ -24,7 +24,7 @@ from torch import nn
 
 from forecast import artefact, atomic, kinds, recipe
 from forecast.contracts import AnyForecaster, Task
-from forecast.device import Stopwatch, choose_precision, device_for, set_threads
+from forecast.device import Stopwatch, choose_device, choose_precision, set_threads
 from forecast.errors import UsageError
 from forecast.models import MODELS, building
 from forecast.recipe import Recipe
@@ -123,7 +123,9 @@ def train(
     if start:
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = kinds.continued(resolved, start)
-    device = distributed.device_of(device_for(resolved.train.device, MODELS[resolved.model].kind))
+    device = distributed.device_of(
+        choose_device(MODELS[resolved.model].device(resolved.train.device))
+    )
     with distributed.joined(device, shard=resolved.train.shard) as team:
         task = kinds.open_task(resolved, start, device)
         for notice in task.notices:

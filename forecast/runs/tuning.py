@@ -27,7 +27,7 @@ import torch
 
 from forecast import atomic, kinds
 from forecast.contracts import Task
-from forecast.device import choose_precision, device_for, set_threads
+from forecast.device import choose_device, choose_precision, set_threads
 from forecast.errors import DataError, ForecastError, UsageError
 from forecast.models import MODELS, building
 from forecast.recipe import Recipe
@@ -179,12 +179,12 @@ def _trial(
         # Such as a width that the number of heads does not divide.
         watcher.notice(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error
-    device = device_for(own.train.device, MODELS[own.model].kind)
+    device = choose_device(MODELS[own.model].device(own.train.device))
     key = json.dumps([own.to_dict()["data"], own.to_dict()["window"]], sort_keys=True)
     try:
         task = cache.get(key) or kinds.open_task(own, None, device)
         cache[key] = task
-        if MODELS[own.model].kind == "graph":
+        if MODELS[own.model].own_batches:
             # A step of a graph has as many queries as the task says.
             own = own.replace("train", batch_size=task.recipe.train.batch_size)
         torch.manual_seed(own.train.seed)

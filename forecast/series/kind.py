@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import nn
 
+from forecast import contracts
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.catalogue.dataset import Split
 from forecast.contracts import DatasetInfo, Finished, Fold, Plan, too_short
@@ -105,6 +106,11 @@ def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 restore = Forecaster.restored
+
+
+def window_length(resolved: Recipe, step: int | None, ahead: int | None) -> int:
+    """Length of a backtest's window."""
+    return contracts.window_length(step, ahead)
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

@@ -18,6 +18,7 @@ from forecast.contracts import refuse_changed
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.models import BASELINES, MODELS, building
+from forecast.models.protocols import ClosedForm
 from forecast.recipe import DataSection
 from forecast.scoring.measures import ErrorSums, IntervalSums, QuantileSums
 from forecast.series import data as loading
@@ -167,8 +168,8 @@ def fit_baselines(data: SeriesData) -> dict[str, nn.Module]:
 
 def fit_closed_form(model: nn.Module, data: SeriesData) -> None:
     """Solve for a closed-form model; those with nothing to solve are left as they are."""
-    if hasattr(model, "fit"):
-        model.fit(data.windows("train"), data.windows("val"))  # pyright: ignore[reportCallIssue]
+    if isinstance(model, ClosedForm):
+        model.fit(data.windows("train"), data.windows("val"))
 
 
 def calibrate_all(

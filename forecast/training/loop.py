@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from forecast.batch import Batches
 from forecast.device import autocast, choose_precision, memory_errors
 from forecast.errors import ForecastError, UsageError
+from forecast.models.protocols import Validated
 from forecast.recipe import TrainSection
 from forecast.training.checkpoint import Checkpoint, Progress
 from forecast.training.distributed import Alone, Lost, Team
@@ -141,7 +142,7 @@ def fit(
     total_steps = steps * section.epochs
     watcher.begin(section.epochs, steps)
     saved = reported = time.monotonic()
-    if progress.best_loss is None and len(val) and hasattr(model, "validation"):
+    if progress.best_loss is None and len(val) and isinstance(model, Validated):
         progress.best_loss = validation_loss(model, val)
 
     def rate(epoch: int, step: int) -> float:
@@ -239,7 +240,7 @@ def validation_loss(model: nn.Module, val: Batches[object], team: Team | None = 
     """
     team = team or Alone()
     model.eval()
-    loss_of = cast(Loss, getattr(model, "validation", model.loss))
+    loss_of = model.validation if isinstance(model, Validated) else cast(Loss, model.loss)
     total, count, place = 0.0, 0.0, team.size
     for number, batch in enumerate(val.batches(EVALUATION_BATCH)):
         place = number % team.size

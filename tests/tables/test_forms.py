@@ -90,9 +90,7 @@ def test_a_later_row_proves_the_order_of_day_and_month_for_all_and_for_later_fil
     assert "The dates are read as %d.%m.%Y: '13.01.2024' on row 14 can be no other." in (
         found.notices
     )
-    later = table(
-        "date,y\n01.02.2024,1\n02.02.2024,1\n", date_format=found.layout.date_format
-    )
+    later = table("date,y\n01.02.2024,1\n02.02.2024,1\n", date_format=found.layout.date_format)
     assert str(later.times[0])[:10] == "2024-02-01"
     for both in ("13.01.2024", "01.13.2024"), ("01.02.2024", "02.02.2024"):
         with pytest.raises(DataError, match="could be swapped"):

@@ -20,13 +20,14 @@ import forecast
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.models import building
+from forecast.models.protocols import Stateful
 from forecast.series.calendar import calendar_features
 from forecast.series.forecaster import Forecaster
 from forecast.series.rolling_origin import carries_state
 from forecast.series.scaling import Scaler, moments, rounded
 from forecast.series.stream.rows import Issued, Rows
 from forecast.series.stream.store import SPARE, Book, Store
-from forecast.series.stream.window import RollingWindow, Streaming
+from forecast.series.stream.window import RollingWindow
 from forecast.tables import formats
 from forecast.tables.frequency import Frequency
 from forecast.tables.zones import to_utc
@@ -109,7 +110,7 @@ class Streamer:
                 hint="Train it without covariates to stream it.",
             )
         streaming = RollingWindow(model, spec) if self._windowed else model
-        self.model = cast(Streaming, streaming)
+        self.model = cast(Stateful, streaming)
         self._store = Store(self.model, spec.variates)
         self._scale = _Scale(forecaster.scaler, self._store.book, windowed=self._windowed)
         self._step = Frequency.parse(spec.frequency)
