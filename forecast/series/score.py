@@ -111,10 +111,10 @@ class _Intervals:
         if self._tracker:
             opened = self._follow(self._tracker, batch, band.needed(batch))
         lower, upper = zip(*(band.bounds(some) for some in opened), strict=True)
-        bounds = torch.stack(lower), torch.stack(upper), batch.target
+        low, high, truth = torch.stack(lower), torch.stack(upper), batch.target
         if scale is not None:
-            bounds = tuple(scale.undo(part) for part in bounds)
-        self.sums.add(*bounds, batch.target_mask)
+            low, high, truth = (scale.undo(part) for part in (low, high, truth))
+        self.sums.add(low, high, truth, batch.target_mask)
 
     def _follow(self, tracker: Tracker, batch: SeriesBatch, needed: Tensor) -> Tensor:
         """Issue the intervals of one origin after the other; each series starts anew."""

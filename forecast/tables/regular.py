@@ -245,7 +245,7 @@ def _find_runs(rows: Rows, order: np.ndarray, duplicates: Duplicates) -> np.ndar
     repeated = order[again]
     row = int(repeated.min())
     if duplicates == "refuse":
-        hint = "Keep the first, the last or the mean of such rows: set data.duplicates."
+        hint = "Keep the first, the last or the mean of such rows: --set data.duplicates=mean."
         if rows.stamps.zone is None and np.all(early_sunday(rows.stamps.clock[repeated])):
             hint = (
                 "They stand early on a Sunday, when clocks are set back: if so, name the zone "

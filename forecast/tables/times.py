@@ -55,6 +55,7 @@ def parse(
     date_format: str | None = None,
     timezone: str | None = None,
     series: np.ndarray | None = None,
+    prove: bool = True,
 ) -> Stamps:
     """Read a column of times.
 
@@ -64,6 +65,8 @@ def parse(
         date_format: a strptime format, `epoch` or `epoch_ms`.
         timezone: the zone of naive times, and of the local clock where the times carry offsets.
         series: `(N,)` the series of each row, for the hour that is on the clock twice.
+        prove: whether cells together may prove the order of day and month. Of pieces of a table
+            each might prove another one.
 
     Raises:
         DataError: if a cell is not a time, or its meaning is not certain.
@@ -90,7 +93,7 @@ def parse(
     if date_format in EPOCHS:
         return _epoch(cells, column, date_format, timezone)
     if column.dtype == pl.String:
-        return _text(cells, column, date_format, timezone, series)
+        return _text(cells, column, date_format, timezone, series, prove=prove)
     if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
         return _typed(cells, column, timezone, series)
     raise cells.error(
@@ -154,6 +157,8 @@ def _text(
     date_format: str | None,
     timezone: str | None,
     series: np.ndarray | None,
+    *,
+    prove: bool,
 ) -> Stamps:
     form = date_format
     if date_format is None:
@@ -163,7 +168,7 @@ def _text(
         pattern = formats.OFFSET if date_format.endswith("%z") else None
         form = date_format.removesuffix("%z").rstrip()
     if pattern is None:
-        proof = formats.proof(column) if form is None else None
+        proof = formats.proof(column) if form is None and prove else None
         if proof is not None:
             form = proof.form
         clock, form = _clock(cells, column, column, form)

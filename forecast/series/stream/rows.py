@@ -144,6 +144,7 @@ class RowReader:
             self.layout.time,
             date_format=self.layout.date_format,
             timezone=self.layout.timezone,
+            prove=False,
         )
         step = Frequency.parse(self.frequency)
         ordinals, phases = step.split(stamps.clock if step.on_local_clock else stamps.times)
