@@ -147,9 +147,14 @@ def by_own_rows(
         return batch, None
     past = batch.past.double()
     seen = torch.ones_like(past) if batch.past_mask is None else batch.past_mask.double()
-    count = seen.sum(1, keepdim=True).clamp(min=1)
-    mean = (past * seen).sum(1, keepdim=True) / count
-    deviation = ((past - mean).square() * seen).sum(1, keepdim=True).div(count).sqrt()
+
+    def total(values: Tensor) -> Tensor:
+        # Row by row, so that no bit depends on the size of the batch.
+        return values.cumsum(1)[:, -1:]
+
+    count = total(seen).clamp(min=1)
+    mean = total(past * seen) / count
+    deviation = (total((past - mean).square() * seen) / count).sqrt()
     one = unit.double()[:, None]
     # As `Scaler` does, in units of the data.
     constant = deviation <= _CONSTANT * torch.maximum(mean.abs(), one)
