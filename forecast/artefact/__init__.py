@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import polars
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from torch import Tensor
 
 import forecast
 from forecast import atomic, kinds, recipe
@@ -70,6 +72,11 @@ def save(folder: Path, forecaster: AnyForecaster) -> None:
     atomic.write_bytes(folder / _DESCRIPTION, text.encode())
 
 
+def is_one(folder: Path) -> bool:
+    """Whether a folder holds a trained forecaster."""
+    return (folder / _DESCRIPTION).is_file()
+
+
 def describe(folder: Path) -> dict[str, Any]:
     """Read what a folder says of its forecaster, without the weights.
 
@@ -111,6 +118,7 @@ def load(folder: str | Path) -> AnyForecaster:
         contents = {name: _checked(folder / name, kept) for name in kept["sha256"]}
         resolved = recipe.from_dict(kept["recipe"])
         arrays, weights = load_tensors(contents[_ARRAYS]), load_tensors(contents[_WEIGHTS])
+        _check_finite(weights, folder)
         return kinds.of(resolved.model).restore(resolved, weights, arrays, kept, contents)
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(
@@ -118,6 +126,19 @@ def load(folder: str | Path) -> AnyForecaster:
             hint="Fetch or copy it again, or train again.",
             file=str(folder),
         ) from error
+
+
+def _check_finite(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse weights that would forecast nothing but empty cells."""
+    bad = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if bad:
+        raise DataError(
+            f"The model cannot forecast: {len(bad)} of its {len(weights)} tensors hold NaN or "
+            f"infinite weights, first {bad[0]}.",
+            hint="Its training diverged or the file was changed: train again, with a smaller "
+            "train.learning_rate or train.clip=1.0.",
+            file=str(folder / _WEIGHTS),
+        )
 
 
 def digest(folder: Path) -> str:

@@ -28,10 +28,10 @@ from forecast import artefact, atomic, kinds
 from forecast.contracts import Fold, Plan
 from forecast.errors import UsageError
 from forecast.models import MODELS, model_info
+from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import run
 from forecast.scoring.comparison import judged
-from forecast.tracking import home
 from forecast.training.loop import Silence, Watcher
 
 # What is told beside the measure by which scores are judged.
@@ -109,8 +109,7 @@ def backtest(
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"The model {twice[0]} is named twice.", hint="Name each model once.")
     folds = {recipe.model: kinds.folds(recipe, plan) for recipe in recipes}
-    folder = home() / "backtests" / _digest(folds, plan, refit)[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home_folder("backtests", _digest(folds, plan, refit)[:12])
     results = _read(folder) if resume else {}
     for name, windows in folds.items():
         for number, fold in enumerate(windows):
@@ -121,7 +120,9 @@ def backtest(
             first = folder / f"{name}-0"
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
-                trained = run.train(fold.recipe, resume=resume, out=place, watcher=watcher)
+                trained = run.train(
+                    fold.recipe, resume=resume, out=place, force=True, watcher=watcher
+                )
                 metrics = trained.metrics
             else:
                 place = first
@@ -176,7 +177,9 @@ def compare(
     first, more = judged(figures[names[0]][0])
     measures = (first, *_SECOND[first])
     judgements = {name: np.array([one[first] for one in own]) for name, own in figures.items()}
-    order = sorted(judgements, key=lambda name: float(judgements[name].mean()), reverse=more)
+    sign = -1.0 if more else 1.0
+    # A model that diverged in a window is behind all that did not.
+    order = sorted(judgements, key=lambda name: _or_last(sign * float(judgements[name].mean())))
     best = judgements[order[0]]
     return tuple(
         Row(
@@ -188,6 +191,10 @@ def compare(
         )
         for name in order
     )
+
+
+def _or_last(error: float) -> float:
+    return error if math.isfinite(error) else math.inf
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -93,6 +93,7 @@ def train(
     init: str | Path | None = None,
     resume: bool = False,
     out: str | Path | None = None,
+    force: bool = False,
     watcher: Watcher | None = None,
 ) -> Trained:
     """Train, score once on the test part beside the baselines, save, track and register.
@@ -106,6 +107,7 @@ def train(
         init: artefact folder or model URI whose weights, scaler and shape to start from.
         resume: go on from the newest unfinished run of this very recipe, if there is one.
         out: folder for the artefact; None puts it into the run's own folder.
+        force: put it there even where a model lies already.
         watcher: is told how it goes.
 
     Raises:
@@ -119,6 +121,8 @@ def train(
             target, model=model, lookback=lookback, horizon=horizon, settings=settings
         )
     check_names(resolved.tracking.register, resolved.tracking.alias)
+    if not resume:
+        _refuse_overwriting(out, force)
     start = load_forecaster(init) if init else None
     if start:
         _refuse_other_shape(start, model, lookback, horizon)
@@ -151,6 +155,8 @@ def train(
         with folders.open_run(_title(resolved), identity, resume=resume) as kept:
             folder = kept.folder
             if resume and kept.fresh:
+                # What an unfinished run has put there is its own.
+                _refuse_overwriting(out, force)
                 watcher.notice("No unfinished run of this recipe was found; starting a new one.")
             atomic.write_bytes(folder / "recipe.toml", resolved.to_toml().encode())
             run = Run.start(
@@ -284,6 +290,14 @@ def _refuse_other_shape(
                 f"--{name} {value} contradicts --init: that model has {name} {own[name]}.",
                 hint=f"Leave out --{name}, or train from new weights without --init.",
             )
+
+
+def _refuse_overwriting(out: str | Path | None, force: bool) -> None:
+    if out and not force and artefact.is_one(Path(out)):
+        raise UsageError(
+            f"{out} holds a model already, and training would overwrite it.",
+            hint="Name another folder with --out, or add --force.",
+        )
 
 
 def _title(resolved: Recipe) -> str:

@@ -24,6 +24,7 @@ from forecast.scoring.comparison import flat
 from forecast.series import data as loading
 from forecast.series import memory_report, pictures, rolling_origin, score
 from forecast.series import predict as prediction
+from forecast.series import predict_files as files
 from forecast.series.data import SeriesData
 from forecast.series.forecaster import Forecaster
 from forecast.tables import reading
@@ -31,6 +32,21 @@ from forecast.tables.formats import shown
 from forecast.training.loop import Fitted
 
 _MEASURES = ("mse", "mae", "rmse", "smape", "mase", "rmsse")
+NOUN = "tables"
+OPTIONS = frozenset[str](
+    {
+        "date_format",
+        "timezone",
+        "fill",
+        "settings",
+        "history",
+        "future",
+        "level",
+        "intervals",
+        "resume",
+        "safe_ids",
+    }
+)
 
 
 def continued(resolved: Recipe, start: Forecaster) -> Recipe:
@@ -98,6 +114,9 @@ def evaluate(
 def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:
     """Forecast the rows that follow."""
     return prediction.predict(forecaster, source, device, **options)
+
+
+predict_files = files.predict_files
 
 
 def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:
@@ -213,7 +232,7 @@ class SeriesTask:
         # The one time that this run looks at the test part.
         scores = score.score_all(models, data, calibrations=calibrations)
         metrics = {
-            "protocol": score.PROTOCOL,
+            "protocol": score.protocol(model),
             "test": scores.pop("model"),
             "baselines": scores,
             "validation": self._validation(model, fitted),

@@ -68,7 +68,13 @@ def prepare(
     if fresh:
         thinned = train.every(max(1, round(len(train) / _MOST_ORIGINS)))
         model.solve(*(histories(part, warm_up=_recent(model)) for part in (thinned, val)))
-    cut = segments(train, warm_up=model.warm_up, scored=model.segment, stride=model.segment // 2)
+    cut = segments(
+        train,
+        warm_up=model.warm_up,
+        scored=model.segment,
+        stride=model.segment // 2,
+        carried=model.carried,
+    )
     return cut, history(model, val)
 
 

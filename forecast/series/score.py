@@ -203,6 +203,13 @@ def score_all(
     }
 
 
+def protocol(model: nn.Module) -> str:
+    """Name the protocol, and whether the model reads more rows than the baselines beside it."""
+    if not rolling_origin.carries_state(model):
+        return PROTOCOL
+    return f"{PROTOCOL}, but the model reads all rows before an origin, baselines the lookback"
+
+
 def evaluate(
     forecaster: Forecaster,
     source: str | None = None,
@@ -286,7 +293,7 @@ def evaluate(
         calibrations["model"] = forecaster.calibration.to(place)
     scores = score_all(models, data, calibrations=calibrations)
     return {
-        "protocol": (PROTOCOL if source is None else "every window of the file")
+        "protocol": (protocol(models["model"]) if source is None else "every window of the file")
         + (", each from its lookback alone" if cold else ""),
         "data": source or section.source,
         "metrics": {"test": scores.pop("model"), "baselines": scores},

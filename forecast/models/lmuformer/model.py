@@ -138,8 +138,9 @@ class LMUFormer(StatefulModel):
     holds that value as if it had always been so. Missing values are held.
     """
 
-    # A row far enough back no longer shows.
+    # A row far enough back no longer shows, so that a warm-up stands for all history.
     forgets = True
+    carried = 0
 
     def __init__(self, config: LMUFormerConfig, spec: Spec) -> None:
         super().__init__()

@@ -64,6 +64,7 @@ class StatefulModel(nn.Module, ABC):
         forgets: whether what lies far beyond those no longer shows.
         segment: rows of a training segment that are scored.
         warm_up: rows before them that only bring the state up.
+        carried: most rows of history that half of the training segments begin with.
     """
 
     # Every batch goes through all blocks.
@@ -80,6 +81,7 @@ class StatefulModel(nn.Module, ABC):
     forgets: bool
     segment: int
     warm_up: int
+    carried: int
 
     @abstractmethod
     def state_sizes(self) -> Mapping[str, tuple[int, ...]]:
@@ -187,16 +189,23 @@ class StatefulModel(nn.Module, ABC):
         """Sum the squared errors over observed targets, and count those.
 
         Of a segment every scored position counts; the rows before them bring the state up and pass
-        no gradient on. Of a window it is the one forecast behind its last row.
+        no gradient on. A segment that carries a state has its history run through first. Of a
+        window it is the one forecast behind its last row.
         """
         if not isinstance(batch, SegmentBatch):
             return squared_error(self.run(batch, kept=1)[0].last(), batch)
-        warm_up = batch.past.shape[1] - batch.scored
+        first, scored = batch.history, batch.past.shape[1] - batch.scored
         state = None
-        if warm_up:
-            with torch.no_grad():
-                _, state = self.run(batch.rows_from(0, warm_up), kept=0)
-        forecast, _ = self.run(batch.rows_from(warm_up), state)
+        with torch.no_grad():
+            if batch.carrying is not None:
+                # Rows that the others do not have would leave no trace in their state.
+                state = self.init_state(len(batch), batch.past.shape[2])
+                _, carried = self.run(batch.rows_from(0, first, batch.carrying), kept=0)
+                for name, part in carried.items():
+                    state[name][batch.carrying] = part.to(state[name].dtype)
+            if scored > first:
+                _, state = self.run(batch.rows_from(first, scored), state, kept=0)
+        forecast, _ = self.run(batch.rows_from(scored), state)
         truth, mask = batch.truth()
         error = forecast.values.float() - truth
         if mask is None:

@@ -77,6 +77,9 @@ class TitansConfig:
         segment: rows of a training segment that are scored; one starts every half segment.
         warm_up: rows before them that only bring the state up; by default what attention and the
             direct path see.
+        carried: most rows of history before those that half of the training segments begin with,
+            so that the state of a long stream is one that the weights have met; 0 trains from
+            empty states alone.
     """
 
     width: Positive = 32
@@ -96,6 +99,7 @@ class TitansConfig:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     segment: Annotated[int, Field(ge=2)] = 512
     warm_up: Annotated[int, Field(ge=0)] | None = None
+    carried: Annotated[int, Field(ge=0)] = 8_192
 
 
 class Titans(StatefulModel):
@@ -149,7 +153,7 @@ class Titans(StatefulModel):
             self.direct = DirectPath(spec.horizon, window=window, order=order, rows=min(season, 24))
         # After so many rows a stream is no longer cold, though its memory reaches further back.
         self.context = max(config.window * self.patch, window if config.direct else 0)
-        self.segment = config.segment
+        self.segment, self.carried = config.segment, config.carried
         self.warm_up = self.context if config.warm_up is None else config.warm_up
         self._begin()
 

@@ -91,7 +91,8 @@ class RowReader:
         """Read complete lines; blank ones are no rows.
 
         Returns:
-            The rows up to the first that cannot be read, and the error that it is.
+            The rows up to the first that cannot be read, and the error that it is; its `row` is
+            the number of the line, also where more than one is wrong with it.
         """
         numbered = [
             (number, line) for number, line in enumerate(lines, self.line + 1) if line.strip()
@@ -107,6 +108,21 @@ class RowReader:
             except DataError as error:
                 first = error
                 numbered = [row for row in numbered if error.row and row[0] < error.row]
+            except Exception as error:  # noqa: BLE001 - a hostile line is no fault of the program
+                first = self._unread(numbered, error)
+                numbered = [row for row in numbered if first.row and row[0] < first.row]
+
+    def _unread(self, numbered: Sequence[tuple[int, bytes]], error: Exception) -> DataError:
+        """Find the first line that a parser gave up on."""
+        for number, line in numbered:
+            try:
+                self._parse([(number, line)])
+            except DataError as own:
+                return own
+            except Exception as own:  # noqa: BLE001 - as above
+                return self._error(number, f"The row cannot be read: {own}.")
+        number = numbered[0][0] if numbered else self.line
+        return self._error(number, f"The rows from here on cannot be read: {error}.")
 
     def _begin(self, number: int, line: bytes) -> None:
         if line.lstrip().startswith(b"{"):
@@ -223,27 +239,6 @@ def _text(cell: Any) -> str | None:
     # Half of a surrogate pair, which JSON can escape alone, is no character.
     text = cell if isinstance(cell, str) else json.dumps(cell)
     return text.encode(errors="replace").decode()
-
-
-class LineCutter:
-    """Cut bytes into lines as they come; a line ends in LF, CR LF or CR."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._after_return = False
-
-    def cut(self, data: bytes) -> list[bytes]:
-        """Return the lines that end in these bytes; without any bytes, what is left."""
-        if not data:
-            rest, self._rest = self._rest, b""
-            return [rest]
-        if self._after_return:
-            # The second half of CR LF ends no other line.
-            data = data.removeprefix(b"\n")
-        self._after_return = data.endswith(b"\r") or (self._after_return and not data)
-        text = self._rest + data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._rest = text.split(b"\n")
-        return lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
