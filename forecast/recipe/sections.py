@@ -38,7 +38,7 @@ def sections_of(
         NotFoundError: no such recipe, data set or file.
     """
     stated = {section: dict(values) for section, values in flags.items()}
-    for section, key, value in map(_setting, settings):
+    for section, key, value in map(setting, settings):
         stated.setdefault(section, {})[key] = value
     sections = _sections_of_target(target, stated)
     for section, values in stated.items():
@@ -113,7 +113,7 @@ def _from_recipe(folder: Path, source: str) -> str:
     return str(beside) if there else source
 
 
-def _setting(text: str) -> tuple[str, str, Any]:
+def setting(text: str) -> tuple[str, str, Any]:
     """Take `section.key=value` apart; the value is TOML, or else text as it stands."""
     path, equals, written = text.partition("=")
     section, dot, key = path.strip().partition(".")

@@ -6,26 +6,36 @@ import json
 import os
 from dataclasses import fields
 
+import numpy as np
+
+from forecast.catalogue.dataset import Split
 from forecast.graphs.data import Found
 from forecast.grids.reading import Grid
-from forecast.recipe import Recipe, TrainSection
+from forecast.models import MODELS
+from forecast.recipe import DataSection, Recipe, TrainSection
 from forecast.series.calendar import season_length
+from forecast.series.data import usual_window
 from forecast.tables.reading import Table
+from forecast.tables.suggest import Suggestions
 
 
-def write_recipe(recipe: Recipe, table: Table) -> str:
+def write_recipe(recipe: Recipe, table: Table, found: Suggestions | None = None) -> str:
     """Write a recipe with what was found in the table, and what one may want to change.
 
     Args:
         recipe: what was asked for.
         table: the file, read.
+        found: what its other columns may be good for.
 
     Returns:
         TOML text that `recipe.load` reads back.
     """
+    found = found or Suggestions()
     season = recipe.table.season or season_length(table.frequency)
-    horizon = recipe.window.horizon or season
-    lookback = recipe.window.lookback or 4 * season
+    division = Split(**dict(zip(("train", "val", "test"), recipe.table.split, strict=True)))
+    longest = int(np.diff(table.offsets).max())
+    usual = usual_window(longest, division, season, recipe.table.gap)
+    lookback, horizon = recipe.window.lookback or usual[0], recipe.window.horizon or usual[1]
     series = len(table.ids)
     rows = len(table.times)
     layout = table.layout
@@ -45,16 +55,16 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
             f"id = {_text(layout.id or 'unique_id')}",
             "# joint = true           # forecast the series together, as variates of one",
         ]
-    lines += [
-        '# past_covariates = ["x"]  # columns that help, known up to now',
-        '# known_future = ["x"]     # columns that help, known in advance',
-        '# holidays = "DE"          # public holidays: a country, or a part of one such as DE-BY',
-    ]
-    stated = ("date_format", "timezone", "fill")
+    lines += _covariates(recipe, found, long=layout.kind == "long")
+    plain = DataSection()
+    stated = (
+        "layout", "date_format", "timezone", "fill", "duplicates", "delimiter", "decimal",
+        "encoding", "missing",
+    )  # fmt: skip
     for name in stated:
-        value = getattr(recipe.table, name)
-        if value not in (None, "none"):
-            lines.append(f"{name} = {_text(value)}")
+        value = getattr(layout if name == "date_format" else recipe.table, name)
+        if value != getattr(plain, name):
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
     lines += [
         f"frequency = {_text(table.frequency)}",
         f"season = {season}              # rows in one season",
@@ -63,6 +73,30 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
         *_rest(recipe, lookback, horizon, "rows"),
     ]
     return "\n".join(lines)
+
+
+def _covariates(recipe: Recipe, found: Suggestions, *, long: bool) -> list[str]:
+    """Write the columns that may help: on where they are stated, to be switched on where found."""
+    lines: list[str] = []
+    for name, what in (
+        ("static", "the same for all rows of a series"),
+        ("categorical", "words that change from row to row"),
+        ("past_covariates", "columns that help, known up to now"),
+        ("known_future", "columns that help, known in advance"),
+    ):
+        if name in ("static", "categorical") and not long:
+            continue
+        stated, proposed = getattr(recipe.table, name), getattr(found, name)
+        value = json.dumps(list(stated or proposed or ("x",)), ensure_ascii=False)
+        found_here = " (found in this file)" if proposed and not stated else ""
+        lines.append(f"{'' if stated else '# '}{name} = {value}  # {what}{found_here}")
+    holidays = recipe.table.holidays
+    lines.append(
+        f"{'' if holidays else '# '}holidays = {_text(holidays or 'DE')}  # public holidays: a "
+        "country, or a part of one such as DE-BY"
+        + (" (a column of this file is called so)" if found.holidays else "")
+    )
+    return lines
 
 
 def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
@@ -169,17 +203,21 @@ def _rest(recipe: Recipe, lookback: int, horizon: int, what: str) -> list[str]:
         "[model]",
         f"name = {_text(recipe.model)}     # others: forecast models list",
     ]
+    # What is the model's own stays switched off, so that the recipe fits every other model too.
+    usual = type(recipe.model_config)()
     for field in fields(recipe.model_config):
         value = getattr(recipe.model_config, field.name)
         if field.name == "quantiles" and not value:
             lines.append("# quantiles = [0.05, 0.5, 0.95]  # instead of one value, see --level too")
         elif value is not None:
-            lines.append(f"{field.name} = {json.dumps(value)}")
+            off = "# " if value == getattr(usual, field.name) else ""
+            lines.append(f"{off}{field.name} = {json.dumps(value)}")
     lines += ["", "[train]"]
-    shown = ("epochs", "batch_size", "learning_rate", "schedule", "patience", "precision", "seed")
-    lines += [f"{name} = {json.dumps(getattr(recipe.train, name))}" for name in shown]
-    others = [field.name for field in fields(TrainSection) if field.name not in shown]
-    lines += [f"# {name} = {json.dumps(getattr(recipe.train, name))}" for name in others]
+    usual = TrainSection(**MODELS[recipe.model].train)
+    for field in fields(TrainSection):
+        value = getattr(recipe.train, field.name)
+        off = "# " if value == getattr(usual, field.name) else ""
+        lines.append(f"{off}{field.name} = {json.dumps(value)}")
     return [
         *lines,
         "",
