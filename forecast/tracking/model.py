@@ -11,7 +11,6 @@ import json
 import platform
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from forecast.catalogue.files import sha256_of
 from forecast.errors import UsageError
+from forecast.tracking import store
+from forecast.tracking.scratch import scratch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -142,9 +143,9 @@ def log(
         model_id=made.model_id,
         signature=_signature(artefacts.describe(artefact)),
     )
-    with tempfile.TemporaryDirectory() as temporary:
-        _assemble(Path(temporary), written, artefact, example)
-        client.log_model_artifacts(made.model_id, temporary)
+    with scratch(store.home() / "scratch") as temporary:
+        _assemble(temporary / "model", written, artefact, example)
+        client.log_model_artifacts(made.model_id, str(temporary / "model"))
     client.finalize_logged_model(made.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
     return made.model_id
