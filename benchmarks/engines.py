@@ -80,9 +80,9 @@ def run(engine: str, folder: Path) -> dict[str, float]:
 
         done = engines.predict_files(str(folder / "model"), [source], out, engine=engine)
         return {"start": done.start_seconds, "seconds": done.seconds}
-    from forecast.series import bulk, predict
+    from forecast.series import bulk
 
-    forecaster = predict.load_series(folder / "model")
+    forecaster = api.load_series(folder / "model")
     began = time.perf_counter()
     bulk.predict_files(forecaster, source, out)
     return {"start": 0.0, "seconds": time.perf_counter() - began}

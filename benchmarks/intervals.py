@@ -63,11 +63,12 @@ def choose(name: str, horizon: int | None, settings: list[str], keep: Path) -> N
     import numpy as np
     import torch
 
+    from forecast import api
     from forecast.series import data as loading
-    from forecast.series import intervals, predict, score
+    from forecast.series import intervals, score
 
     torch.set_num_threads(1)
-    trained = predict.load(train(name, horizon, settings, keep))
+    trained = api.load(train(name, horizon, settings, keep))
     section, spec = trained.recipe.data, trained.spec
     table = loading.read(section.source, section, columns=trained.columns)
     data = loading.load(

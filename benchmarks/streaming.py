@@ -43,10 +43,10 @@ def main() -> None:
 def load(options):
     import torch
 
-    from forecast.series import predict
+    from forecast import api
 
     torch.set_num_threads(1)
-    return predict.load(options.artefact)
+    return api.load(options.artefact)
 
 
 def accuracy(options) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast import recipe
+from forecast import api, recipe
 from forecast.engines import ENGINES, ERROR, Forecasting, predict_files
 from forecast.errors import NotFoundError, UsageError
 from forecast.runs import run
-from forecast.series import bulk, predict
+from forecast.series import bulk
 
 ROWS, SERIES = 40, 60
 
@@ -47,7 +47,7 @@ def home(tmp_path_factory):
 
 
 def test_parts_dealt_out_give_the_bits_of_the_whole_in_any_order(home, tmp_path):
-    forecaster = predict.load_series(home / "model")
+    forecaster = api.load_series(home / "model")
     bulk.predict_files(forecaster, str(home / "train.parquet"), tmp_path / "local.parquet")
     expected = pl.read_parquet(tmp_path / "local.parquet")
     whole = Forecasting.of(str(home / "model"), None, [str(home / "train.parquet")])
@@ -102,7 +102,7 @@ def test_an_engine_gives_what_a_job_here_gives(home, tmp_path, engine):
     if engine == "spark" and shutil.which("java") is None:
         pytest.skip("Spark needs java")
     source = str(home / "train.parquet")
-    bulk.predict_files(predict.load_series(home / "model"), source, tmp_path / "local.parquet")
+    bulk.predict_files(api.load_series(home / "model"), source, tmp_path / "local.parquet")
     done = predict_files(str(home / "model"), [source], tmp_path / "out", engine=engine, places=2)
     assert (done.rows, done.failed) == (SERIES * 4, ())
     ours = pl.read_parquet(tmp_path / "local.parquet").sort("unique_id", "ds")

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pandas as pd
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -28,6 +27,7 @@ from forecast.batch import EventSpec, GridSpec, Spec
 from forecast.errors import DataError, UsageError
 from forecast.graphs.section import GraphSection
 from forecast.grids.files import Format, GridOptions
+from forecast.tables.frequency import Frequency
 from forecast.tables.layout import Layout
 from forecast.tables.zones import check_zone
 
@@ -53,8 +53,11 @@ def _stated_frequency(spec: Any) -> Any:
     if min(spec.horizon, 1 if isinstance(spec, EventSpec) else spec.lookback) < 1:
         raise ValueError("a window has at least one row, and so has a horizon")
     frequency = getattr(spec, "frequency", "")
-    if frequency or isinstance(spec, Spec):
-        pd.tseries.frequencies.to_offset(frequency)
+    if frequency:
+        try:
+            Frequency.parse(frequency)
+        except UsageError as error:
+            raise ValueError(error.message) from error
     return spec
 
 
@@ -165,31 +168,30 @@ class Description(_Part):
 _READER = TypeAdapter(Description)
 
 
-def read(content: bytes, file: Path) -> dict[str, Any]:
-    """Check the bytes of a description and return it as plain values.
+def checked(document: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Check a description that was read, and return it.
 
     Args:
-        content: JSON.
+        document: what `read_file` gave.
         file: where it was read, for the message.
 
     Raises:
-        DataError: it is no JSON, or a field is missing, of another type or beyond its limits.
+        DataError: a field is missing, of another type or beyond its limits.
     """
     try:
-        _READER.validate_json(content)
-        kept: dict[str, Any] = json.loads(content)
+        # As JSON, in which a list may stand for a tuple.
+        _READER.validate_json(json.dumps(document))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the document"
+        place = ".".join(map(str, first["loc"]))[:200] or "the document"
         raise _damaged(f"{place}: {first['msg']}", file) from error
-    # The second reader has limits of its own: on digits of a number, and on depth.
     except (ValueError, RecursionError) as error:
         raise _damaged(str(error), file) from error
     for part, options in (("grid", GridOptions), ("graph", GraphSection)):
         known = {field.name for field in dataclasses.fields(options)}
-        if new := set(kept.get(part, {}).get("options", {})) - known:
+        if new := set((document.get(part) or {}).get("options", {})) - known:
             raise _damaged(f"{part}.options: there is no option {min(new)!r}", file)
-    return kept
+    return document
 
 
 def read_file(path: Path) -> dict[str, Any]:

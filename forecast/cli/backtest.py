@@ -105,10 +105,10 @@ def backtest(
     """
     from forecast import recipe
     from forecast.cli.progress import Progress
+    from forecast.contracts import Plan
     from forecast.device import Stopwatch
     from forecast.errors import UsageError
     from forecast.graphs import section
-    from forecast.kinds import Plan
     from forecast.models import MODELS
     from forecast.runs.backtest import backtest as run
     from forecast.runs.backtest import models_of

@@ -21,7 +21,7 @@ from forecast.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from forecast.artefact.forecasters import AnySpec
+    from forecast.batch import AnySpec
     from forecast.recipe import Recipe
 
 
@@ -96,7 +96,7 @@ def baselines(
 
 def _figure(figures: dict[str, Any], measure: str) -> str:
     """Print a measure; of links and shares, which have no errors, what they are judged by."""
-    from forecast.series.score import judged
+    from forecast.scoring.comparison import judged
 
     if measure in figures:
         return console.figure(figures[measure])

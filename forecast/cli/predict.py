@@ -157,10 +157,12 @@ def predict(
 
       forecast predict ./artefact events.csv --at 1083000000 --top-k 20 --out links.csv
     """
-    from forecast.artefact.forecasters import GraphForecaster, GridForecaster
+    from forecast import api
     from forecast.cli import files, options, predicting
     from forecast.device import set_threads
     from forecast.errors import PartialError, UsageError, nearest
+    from forecast.graphs.forecaster import GraphForecaster
+    from forecast.grids.forecaster import GridForecaster
     from forecast.series import bulk, context
     from forecast.series import predict as prediction
     from forecast.series.intervals import METHODS
@@ -194,7 +196,8 @@ def predict(
             engine, model, inputs, files.required(out), level, places_apart, as_json
         )
         return
-    forecaster = prediction.load(model)
+    loaded = api.load(model)
+    forecaster: Any = loaded
     set_threads(forecaster.recipe.train.threads)
     kind = forecaster.spec.kind
     of_graphs = ("--at", "--source", "--top-k")

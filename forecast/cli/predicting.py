@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from forecast.cli import console
 
 if TYPE_CHECKING:
-    from forecast.artefact.forecasters import GraphForecaster, GridForecaster
+    from forecast.graphs.forecaster import GraphForecaster
+    from forecast.grids.forecaster import GridForecaster
 
 # How the names of forecasts of graphs end.
 _FRAMES = (".csv", ".csv.gz", ".parquet")

@@ -150,6 +150,7 @@ def report(trained: object) -> None:
     assert isinstance(trained, Trained)
     scores.show(trained.recipe.model, trained.metrics["test"], trained.metrics["baselines"])
     scores.show_protocol(trained.metrics["test"], trained.metrics["protocol"])
+    scores.show_precision(trained.recipe)
     scores.verdict(trained.recipe.model, trained.beaten_by)
     cost = trained.cost
     lines = [

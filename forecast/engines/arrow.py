@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import polars as pl
 
-from forecast.artefact.forecasters import Forecaster
 from forecast.errors import DataError
 from forecast.series import context, predict
 from forecast.series.bulk import PART_SERIES
 from forecast.series.bulk.job import aligned
+from forecast.series.forecaster import Forecaster
+from forecast.tracking import loading
 
 # The column that says why a series has no forecast; null for all others.
 ERROR = "forecast_error"
@@ -135,4 +136,4 @@ def _predict(model: str, level: tuple[float, ...] | None, frame: pl.DataFrame) -
 @lru_cache(maxsize=2)
 def _loaded(model: str) -> Forecaster:
     """Load a model once in a process."""
-    return predict.load_series(model)
+    return loading.load_series(model)

@@ -12,18 +12,25 @@ import polars as pl
 import torch
 from torch import nn
 
-from forecast.artefact.forecasters import AnyForecaster, GraphForecaster
 from forecast.batch import Batches, EventSpec
+from forecast.contracts import (
+    DatasetInfo,
+    Finished,
+    Fold,
+    Plan,
+    refuse_changed,
+    refuse_cold,
+    too_short,
+)
 from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.graphs import data as graphs
 from forecast.graphs import predict as graph_context
 from forecast.graphs.data import GraphData
+from forecast.graphs.forecaster import GraphForecaster
 from forecast.graphs.links import LinkData, ShareData
-from forecast.kinds import Finished, Fold, Plan, flat, refuse_cold, too_short
 from forecast.recipe import Recipe
-from forecast.series.score import refuse_changed
-from forecast.tracking import DatasetInfo
+from forecast.scoring.comparison import flat
 from forecast.training.loop import EVALUATION_BATCH, Fitted
 
 # Sensors named to the registry.
@@ -31,18 +38,16 @@ _MOST_COLUMNS = 50
 _MEASURES = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "mae", "rmse", "mape")
 
 
-def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
+def continued(resolved: Recipe, start: GraphForecaster) -> Recipe:
     """Read the graph as that of the forecaster was read."""
-    assert isinstance(start, GraphForecaster)
     section = graphs.section_of(start.graph, start.spec, resolved.graph.source)
     own = resolved.graph
     parts = replace(section, split=own.split, gap=own.gap, leave_out=own.leave_out, keep=own.keep)
     return replace(resolved, data=parts)
 
 
-def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> GraphTask:
+def open_task(resolved: Recipe, start: GraphForecaster | None, device: torch.device) -> GraphTask:
     """Read and divide a graph."""
-    assert start is None or isinstance(start, GraphForecaster)
     window = resolved.window
     data = graphs.load(
         resolved.graph,
@@ -66,7 +71,7 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 
 def evaluate(
-    forecaster: AnyForecaster,
+    forecaster: GraphForecaster,
     source: str | tuple[str, ...] | None,
     device: str,
     recipe: Recipe | None = None,
@@ -74,7 +79,6 @@ def evaluate(
     cold: bool = False,
 ) -> dict[str, Any]:
     """Score a forecaster of graphs."""
-    assert isinstance(forecaster, GraphForecaster)
     if cold:
         refuse_cold(forecaster)
     on_cpu(device)
@@ -107,7 +111,7 @@ def evaluate(
 
 
 def predict(
-    forecaster: AnyForecaster,
+    forecaster: GraphForecaster,
     source: Any,
     device: str = "auto",
     *,
@@ -126,7 +130,6 @@ def predict(
         sources: ids to ask about; None asks about all.
         top: destinations to name for each source.
     """
-    assert isinstance(forecaster, GraphForecaster)
     on_cpu(device)
     return graph_context.predict(
         forecaster.model, context(forecaster, source, at), sources=sources, top=top
@@ -145,6 +148,21 @@ def context(
         history=forecaster.history,
         at=at,
     )
+
+
+def predict_frame(forecaster: GraphForecaster, frame: pl.DataFrame) -> pl.DataFrame:
+    """Forecast a frame in memory, as the model server does."""
+    return graph_context.predict_frame(
+        forecaster.model,
+        forecaster.graph,
+        forecaster.statistics,
+        forecaster.spec,
+        frame,
+        history=forecaster.history,
+    )
+
+
+restore = GraphForecaster.restored
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

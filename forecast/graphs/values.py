@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from forecast.batch import EventBatch, EventSpec, Forecast, SeriesBatch
+from forecast.batch.windows import Series, Windows
 from forecast.errors import DataError
 from forecast.graphs import baselines as graph_baselines
 from forecast.graphs import pictures
@@ -24,7 +25,6 @@ from forecast.graphs.formats import SensorGraph, Snapshots
 from forecast.graphs.section import GraphScaler, GraphSection, borders, digest_of
 from forecast.graphs.snapshot_batches import SnapshotBatches
 from forecast.scoring.ranking import ValueSums
-from forecast.series.windows import Series, Windows
 
 _PARTS = ("train", "val", "test")
 # Windows whose rules are scored at once.

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from forecast.artefact.forecasters import AnyForecaster, GridForecaster
 from forecast.batch import Batches, Forecast, GridBatch, GridSpec
+from forecast.contracts import (
+    DatasetInfo,
+    Finished,
+    Fold,
+    Plan,
+    refuse_changed,
+    refuse_cold,
+    too_short,
+)
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.grids import context as grid_context
@@ -19,12 +27,11 @@ from forecast.grids import data as grids
 from forecast.grids import predict as grid_prediction
 from forecast.grids import reading
 from forecast.grids.data import GridData
-from forecast.kinds import Finished, Fold, Plan, flat, refuse_cold, too_short
+from forecast.grids.forecaster import GridForecaster
 from forecast.models.grid_baselines import rule_names, rules
 from forecast.recipe import Recipe
-from forecast.series.score import refuse_changed
+from forecast.scoring.comparison import flat
 from forecast.tables.formats import shown
-from forecast.tracking import DatasetInfo
 from forecast.training.loop import EVALUATION_BATCH, Fitted
 
 if TYPE_CHECKING:
@@ -33,15 +40,13 @@ if TYPE_CHECKING:
 _MEASURES = ("mse", "mae", "rmse")
 
 
-def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
+def continued(resolved: Recipe, start: GridForecaster) -> Recipe:
     """Bring the same references along, and scale frames the same way."""
-    assert isinstance(start, GridForecaster)
     return resolved.replace("data", references=start.spec.references, scaling=start.grid["scaling"])
 
 
-def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> GridTask:
+def open_task(resolved: Recipe, start: GridForecaster | None, device: torch.device) -> GridTask:
     """Read, divide and scale frames."""
-    assert start is None or isinstance(start, GridForecaster)
     data = grids.load(
         resolved.grid,
         lookback=resolved.window.lookback,
@@ -58,7 +63,7 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 
 def evaluate(
-    forecaster: AnyForecaster,
+    forecaster: GridForecaster,
     source: str | tuple[str, ...] | None,
     device: str,
     recipe: Recipe | None = None,
@@ -66,7 +71,6 @@ def evaluate(
     cold: bool = False,
 ) -> dict[str, Any]:
     """Score a forecaster of grids."""
-    assert isinstance(forecaster, GridForecaster)
     if cold:
         refuse_cold(forecaster)
     place, spec = choose_device(device), forecaster.spec
@@ -92,10 +96,13 @@ def evaluate(
     }
 
 
-def predict(forecaster: AnyForecaster, source: Any, device: str) -> xarray.Dataset:
+def predict(forecaster: GridForecaster, source: Any, device: str) -> xarray.Dataset:
     """Forecast the frames that follow."""
-    assert isinstance(forecaster, GridForecaster)
     return grid_prediction.predict(forecaster, source, device).dataset()
+
+
+predict_frame = grid_prediction.predict_frame
+restore = GridForecaster.restored
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

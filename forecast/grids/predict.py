@@ -16,12 +16,12 @@ import polars as pl
 import torch
 from jaxtyping import Float
 
-from forecast.artefact.forecasters import GridForecaster
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError
 from forecast.grids import context as grid_context
 from forecast.grids import output
 from forecast.grids.context import GridContext
+from forecast.grids.forecaster import GridForecaster
 
 if TYPE_CHECKING:
     import xarray

@@ -133,6 +133,20 @@ def last_observed(
     return torch.where(last > 0, value, torch.zeros_like(value))
 
 
+class RMSNorm(torch.nn.RMSNorm):
+    """Divide by the root mean square in the precision of the weight, whatever comes in.
+
+    Under autocast the input may be in bf16, of which torch would warn and take its slow form; the
+    mean of squares wants more than 8 bits anyway.
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", arXiv 1910.07467.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., D) over its last dimension; the result has the weight's type."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class Dropout(torch.nn.Module):
     """Zero elements with probability `probability` while training, and scale up the rest.
 

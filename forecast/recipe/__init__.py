@@ -87,7 +87,8 @@ class TrainSection:
             or `onecycle` (a tenth of the steps up, then cosine down).
         clip: largest norm of the gradient; 0 leaves it alone.
         patience: epochs without a better validation loss before the run stops; 0 never stops.
-        precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has units for it.
+        precision: `fp32`, `bf16`, or `auto`: what FORECAST_PRECISION says, else bf16
+            where the processor has units for it.
         seed: of the weights, the order of the windows and dropout.
         device: `auto`, `cpu`, `cuda` or `cuda:<number>`.
         threads: of torch on a CPU; 0 takes one for a small model, which a second one only slows

@@ -25,12 +25,12 @@ import numpy as np
 from scipy import stats
 
 from forecast import artefact, atomic, kinds
+from forecast.contracts import Fold, Plan
 from forecast.errors import UsageError
-from forecast.kinds import Fold, Plan
 from forecast.models import MODELS, model_info
 from forecast.recipe import Recipe
 from forecast.runs import run
-from forecast.series.score import judged
+from forecast.scoring.comparison import judged
 from forecast.tracking import home
 from forecast.training.loop import Silence, Watcher
 

@@ -23,16 +23,15 @@ import torch
 from torch import nn
 
 from forecast import artefact, atomic, kinds, recipe
-from forecast.artefact.forecasters import AnyForecaster
+from forecast.contracts import AnyForecaster, Task
 from forecast.device import Stopwatch, choose_precision, device_for, set_threads
 from forecast.errors import UsageError
-from forecast.kinds import Task
-from forecast.models import MODELS
+from forecast.models import MODELS, building
 from forecast.recipe import Recipe
 from forecast.runs import folders
-from forecast.series import score
-from forecast.series.predict import load as load_forecaster
+from forecast.scoring import comparison
 from forecast.tracking import Run, check_names
+from forecast.tracking.loading import load as load_forecaster
 from forecast.training import distributed
 from forecast.training.checkpoint import Checkpoint
 from forecast.training.distributed import Team
@@ -79,6 +78,7 @@ class Trained:
             "beaten_by": self.beaten_by,
             **self.cost,
             "seed": self.seed,
+            "precision": self.recipe.train.precision,
             "picture": str(self.picture),
         }
 
@@ -129,7 +129,7 @@ def train(
         for notice in task.notices:
             watcher.notice(notice)
         torch.manual_seed(resolved.train.seed)
-        untrained = artefact.build(resolved.model, resolved.model_config, task.spec, **task.inputs)
+        untrained = building.build(resolved.model, resolved.model_config, task.spec, **task.inputs)
         if start:
             untrained.load_state_dict(start.model.state_dict())
         threads = set_threads(
@@ -142,7 +142,7 @@ def train(
         identity = {
             "recipe": resolved.digest()[:16],
             "data": task.digest[:16],
-            "start": artefact.weights_digest(start.model)[:16] if start else "fresh",
+            "start": building.weights_digest(start.model)[:16] if start else "fresh",
         }
         if team.rank:
             return _follow(untrained.to(device), task, identity, team)
@@ -237,7 +237,7 @@ def _keep(
         version=None,
         seed=task.recipe.train.seed,
         metrics=metrics,
-        beaten_by=score.beaten_by(metrics["test"], metrics["baselines"]),
+        beaten_by=comparison.beaten_by(metrics["test"], metrics["baselines"]),
         cost={},
         picture=finished.pictures[0],
         recipe=task.recipe,

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from forecast import artefact, atomic, kinds
+from forecast import atomic, kinds
+from forecast.contracts import Task
 from forecast.device import choose_precision, device_for, set_threads
 from forecast.errors import DataError, ForecastError, UsageError
-from forecast.kinds import Task
-from forecast.models import MODELS
+from forecast.models import MODELS, building
 from forecast.recipe import Recipe
 from forecast.runs import search_space
 from forecast.runs.search_space import Search
@@ -188,7 +188,7 @@ def _trial(
             # A step of a graph has as many queries as the task says.
             own = own.replace("train", batch_size=task.recipe.train.batch_size)
         torch.manual_seed(own.train.seed)
-        model = artefact.build(own.model, own.model_config, task.spec, **task.inputs).to(device)
+        model = building.build(own.model, own.model_config, task.spec, **task.inputs).to(device)
     except (UsageError, DataError) as error:
         watcher.notice(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error

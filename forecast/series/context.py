@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from forecast.artefact.forecasters import Forecaster
 from forecast.errors import DataError, UsageError
 from forecast.models import MODELS
 from forecast.series import rolling_origin
 from forecast.series.calendar import calendar_features
+from forecast.series.forecaster import Forecaster
 from forecast.series.history import put_before
 from forecast.tables import reading as tables
 from forecast.tables.formats import shown

@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 
 from forecast.batch import Spec
+from forecast.batch.windows import Series, Windows, origins
 from forecast.catalogue import DATASETS, files
 from forecast.catalogue.dataset import Split
 from forecast.errors import DataError, UsageError
 from forecast.series.calendar import Marks, calendar_features, season_length
 from forecast.series.covariates import Covariates
 from forecast.series.scaling import Scaler
-from forecast.series.windows import Series, Windows, origins
 from forecast.tables import reading
 from forecast.tables.reading import Table, TableOptions
 

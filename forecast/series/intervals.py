@@ -28,10 +28,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from forecast.batch import Forecast, SeriesBatch
+from forecast.batch.windows import Windows
 from forecast.device import memory_errors
 from forecast.errors import UsageError
 from forecast.series import rolling_origin
-from forecast.series.windows import Windows
 
 Method = Literal["split", "adaptive"]
 METHODS: tuple[Method, ...] = ("split", "adaptive")

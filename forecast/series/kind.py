@@ -12,28 +12,27 @@ import polars as pl
 import torch
 from torch import nn
 
-from forecast.artefact.forecasters import AnyForecaster, Forecaster
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.catalogue.dataset import Split
+from forecast.contracts import DatasetInfo, Finished, Fold, Plan, too_short
 from forecast.errors import UsageError
-from forecast.kinds import Finished, Fold, Plan, flat, too_short
 from forecast.models import MODELS, unread_covariates
 from forecast.recipe import Recipe
+from forecast.scoring.comparison import flat
 from forecast.series import data as loading
 from forecast.series import memory_report, pictures, rolling_origin, score
 from forecast.series import predict as prediction
 from forecast.series.data import SeriesData
+from forecast.series.forecaster import Forecaster
 from forecast.tables import reading
 from forecast.tables.formats import shown
-from forecast.tracking import DatasetInfo
 from forecast.training.loop import Fitted
 
 _MEASURES = ("mse", "mae", "rmse", "smape", "mase", "rmsse")
 
 
-def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
+def continued(resolved: Recipe, start: Forecaster) -> Recipe:
     """Read the covariates that the forecaster reads: they are part of its shape."""
-    assert isinstance(start, Forecaster)
     return resolved.replace(
         "data",
         static=start.layout.static,
@@ -44,9 +43,8 @@ def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
     )
 
 
-def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.device) -> SeriesTask:
+def open_task(resolved: Recipe, start: Forecaster | None, device: torch.device) -> SeriesTask:
     """Read, divide and scale a table."""
-    assert start is None or isinstance(start, Forecaster)
     section = resolved.table
     table = loading.read(
         section.source,
@@ -78,7 +76,7 @@ def open_task(resolved: Recipe, start: AnyForecaster | None, device: torch.devic
 
 
 def evaluate(
-    forecaster: AnyForecaster,
+    forecaster: Forecaster,
     source: str | tuple[str, ...] | None,
     device: str,
     recipe: Recipe | None = None,
@@ -86,7 +84,6 @@ def evaluate(
     cold: bool = False,
 ) -> dict[str, Any]:
     """Score a forecaster of series."""
-    assert isinstance(forecaster, Forecaster)
     if isinstance(source, tuple):
         raise UsageError(
             f"{len(source)} tables are scored one by one.", hint="Name one file: forecast evaluate"
@@ -95,10 +92,17 @@ def evaluate(
     return score.evaluate(forecaster, source, device, section=section, cold=cold)
 
 
-def predict(forecaster: AnyForecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:
+def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:
     """Forecast the rows that follow."""
-    assert isinstance(forecaster, Forecaster)
     return prediction.predict(forecaster, source, device, **options)
+
+
+def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:
+    """Forecast a frame in memory, as the model server does."""
+    return prediction.predict(forecaster, frame)
+
+
+restore = Forecaster.restored
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

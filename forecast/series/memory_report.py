@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from forecast.batch import SeriesBatch
+from forecast.batch.windows import Windows
 from forecast.models.stateful.model import Carrying
 from forecast.models.titans.layers import Memory, Readings
 from forecast.models.titans.model import Titans
 from forecast.recipe import Recipe
 from forecast.series import pictures, rolling_origin
 from forecast.series.data import SeriesData
-from forecast.series.windows import Windows
 
 # Streams that are looked at.
 _MOST_STREAMS = 16

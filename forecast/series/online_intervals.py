@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from forecast.artefact.forecasters import Forecaster
+from forecast.batch.windows import Windows
 from forecast.device import memory_errors
 from forecast.errors import UsageError
 from forecast.series import data, rolling_origin
 from forecast.series.covariates import Covariates
+from forecast.series.forecaster import Forecaster
 from forecast.series.intervals import MEMORY, Band, Method, Tracker
 from forecast.series.scaling import Scaler
-from forecast.series.windows import Windows
 from forecast.tables.reading import Table
 
 # Windows of the recent past that adaptive intervals are brought up to date on, of all series.

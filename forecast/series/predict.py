@@ -18,21 +18,16 @@ import numpy as np
 import polars as pl
 import torch
 
-from forecast import artefact, tracking
-from forecast.artefact.forecasters import AnyForecaster, Forecaster, GridForecaster
 from forecast.batch import Forecast, SeriesBatch
 from forecast.device import choose_device, memory_errors
 from forecast.errors import UsageError
-from forecast.graphs import predict as graph_context
-from forecast.grids import predict as grid_prediction
 from forecast.series import context as series_context
 from forecast.series import online_intervals
+from forecast.series.forecaster import Forecaster
 from forecast.series.intervals import Band, Method
 from forecast.series.scaling import rounded
 from forecast.tables import reading
 from forecast.tables.reading import Table
-
-_SCHEMES = ("runs:", "models:", "mlflow-artifacts:")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,38 +51,8 @@ class Predicted:
     notices: tuple[str, ...]
 
 
-def load(model: str | Path) -> AnyForecaster:
-    """Load a forecaster of any kind of data, from its folder, `runs:/...` or `models:/name@alias`.
-
-    Raises:
-        NotFoundError: there is no such folder, run or registered model.
-        DataError: the artefact is damaged.
-    """
-    text = str(model)
-    folder = tracking.resolve(text) if text.startswith(_SCHEMES) else Path(text)
-    return artefact.load(folder)
-
-
-def load_series(model: str | Path) -> Forecaster:
-    """Load a forecaster of series.
-
-    Raises:
-        UsageError: it forecasts another kind of data.
-        NotFoundError: as `load` does.
-        DataError: as `load` does.
-    """
-    forecaster = load(model)
-    if not isinstance(forecaster, Forecaster):
-        raise UsageError(
-            f"{model} holds {forecaster.recipe.model}, a forecaster of {forecaster.spec.kind}s, "
-            "and tables of series are asked for here.",
-            hint="Give it the files that it was trained on: forecast predict MODEL FILE --out ...",
-        )
-    return forecaster
-
-
 def predict(
-    model: str | Path | Forecaster,
+    forecaster: Forecaster,
     source: str | Path | BinaryIO | pl.DataFrame,
     device: str = "auto",
     *,
@@ -99,7 +64,7 @@ def predict(
     """Forecast the steps that follow the last row of every series.
 
     Args:
-        model: a forecaster, or where it is.
+        forecaster: the forecaster.
         source: a file, a stream of CSV, or a frame, with the columns the model was trained on.
         device: where to run.
         history: rows before those of the source, for a model that carries a state.
@@ -115,7 +80,6 @@ def predict(
     Raises:
         ForecastError: the model or the table cannot be used.
     """
-    forecaster = model if isinstance(model, Forecaster) else load_series(model)
     table = series_context.read_context(forecaster, source)
     if history is not None:
         earlier = series_context.read_context(forecaster, history)
@@ -242,22 +206,6 @@ def predict_table(
         skipped=skipped,
         intervals=used,
         notices=tuple(notices),
-    )
-
-
-def predict_frame(forecaster: AnyForecaster, frame: pl.DataFrame) -> pl.DataFrame:
-    """Forecast a frame in memory, as the model server does; of grids one with a row for a cell."""
-    if isinstance(forecaster, Forecaster):
-        return predict(forecaster, frame)
-    if isinstance(forecaster, GridForecaster):
-        return grid_prediction.predict_frame(forecaster, frame)
-    return graph_context.predict_frame(
-        forecaster.model,
-        forecaster.graph,
-        forecaster.statistics,
-        forecaster.spec,
-        frame,
-        history=forecaster.history,
     )
 
 

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from forecast.batch import Batches, Forecast, SeriesBatch
+from forecast.batch.segments import Segments, histories, segments
+from forecast.batch.windows import Windows
 from forecast.models.stateful.model import Carrying
-from forecast.series.segments import Segments, histories, segments
-from forecast.series.windows import Windows
 
 # A memory of rows is soft: what lies this many times its length back no longer shows.
 _WARM_UP = 4

@@ -11,19 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast import artefact
-from forecast.artefact.forecasters import AnyForecaster, Forecaster
 from forecast.batch import Forecast, SeriesBatch
+from forecast.batch.windows import Windows
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
-from forecast.models import BASELINES, MODELS
+from forecast.models import BASELINES, MODELS, building
 from forecast.recipe import DataSection
 from forecast.scoring.measures import ErrorSums, IntervalSums, QuantileSums
 from forecast.series import data as loading
 from forecast.series import intervals, rolling_origin
 from forecast.series.data import SeriesData
+from forecast.series.forecaster import Forecaster
 from forecast.series.intervals import Band, Calibration, Method, Tracker
-from forecast.series.windows import Windows
 from forecast.training.loop import EVALUATION_BATCH
 
 # Every window of the test part, none dropped, scaled by training rows.
@@ -151,7 +150,7 @@ def fit_baselines(data: SeriesData) -> dict[str, nn.Module]:
     fitted: dict[str, nn.Module] = {}
     for name in BASELINES:
         _, config = MODELS[name].load()
-        model = artefact.build(name, config(), data.spec).to(data.series.values.device)
+        model = building.build(name, config(), data.spec).to(data.series.values.device)
         fit_closed_form(model, data)
         fitted[name] = model.eval()
     return fitted
@@ -265,7 +264,7 @@ def evaluate(
     own = copy.deepcopy(forecaster.model).to(place)
     models: dict[str, nn.Module] = {"model": rolling_origin.Cold(own) if cold else own}
     for name in BASELINES:
-        baseline = artefact.baseline(name, forecaster)
+        baseline = forecaster.baseline(name)
         if baseline is not None:
             models[name] = baseline.to(place)
     # On new data there is no validation part: the model alone brings its calibration along.
@@ -283,25 +282,6 @@ def evaluate(
     }
 
 
-def refuse_changed(forecaster: AnyForecaster, digest: str) -> None:
-    """Refuse data other than those that a forecaster was trained on.
-
-    Args:
-        forecaster: the forecaster.
-        digest: names, by their content, the data found there now.
-
-    Raises:
-        DataError: they have changed.
-    """
-    trained_on = forecaster.data
-    if digest != trained_on["digest"]:
-        raise DataError(
-            f"{trained_on['source']} has changed since training: the digest of its content was "
-            f"{trained_on['digest']} and is {digest}.",
-            hint="Name the file as an argument to score it as new data.",
-        )
-
-
 def thinned(
     fresh: Float[np.ndarray, " K"], full: Float[np.ndarray, " K"]
 ) -> dict[str, list[float]]:
@@ -315,37 +295,3 @@ def thinned(
     rows = [row for row in rows if np.isfinite(fresh[row - 1])]
     alone, with_all = ([float(part[row - 1]) for row in rows] for part in (fresh, full))
     return {"rows": rows, "mse": alone, "mse_with_all_history": with_all}
-
-
-def judged(scores: Mapping[str, Any]) -> tuple[str, bool]:
-    """Name the measure by which scores of a kind are judged, and say whether more is better."""
-    for measure in ("mse", "mae"):
-        if measure in scores:
-            return measure, False
-    return ("mrr" if "mrr" in scores else "ndcg_at_10"), True
-
-
-def more_is_better(measure: str) -> bool:
-    """Say whether a figure, such as `test_mrr`, is the better the larger it is."""
-    kinds = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "acc", "ssim", "psnr")
-    words = measure.split("_")
-    return any(
-        "_".join(words[start:stop]) in kinds
-        for start in range(len(words))
-        for stop in range(start + 1, len(words) + 1)
-    )
-
-
-def beaten_by(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the baselines that score better than the model, the best one first."""
-    measure, more = judged(scores)
-    own = scores[measure]
-    if own is None:
-        return []
-    sign = -1 if more else 1
-    better = [
-        (sign * figures[measure], name)
-        for name, figures in baselines.items()
-        if figures.get(measure) is not None
-    ]
-    return [name for error, name in sorted(better) if error < sign * own]

@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
+from forecast.contracts import DatasetInfo
 from forecast.errors import ForecastError, UsageError
 from forecast.tracking import model, process, records, store
 from forecast.tracking.records import Record, Target
@@ -43,27 +44,6 @@ _RETRY_SECONDS = 60.0
 _FLUSH_SECONDS = 2.0
 # So long the work waits for a server to open the run; after that it begins without.
 _START_SECONDS = 3.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetInfo:
-    """Say which data a run has used, for its lineage.
-
-    Attributes:
-        name: name of the data set.
-        source: path or address it came from.
-        digest: hash of its content.
-        rows: rows it has.
-        columns: names of its numeric columns.
-        context: what it was used for: `training`, `validation`, `evaluation`.
-    """
-
-    name: str
-    source: str
-    digest: str
-    rows: int
-    columns: tuple[str, ...]
-    context: str = "training"
 
 
 class Run:

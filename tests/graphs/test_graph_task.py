@@ -9,8 +9,8 @@ import pytest
 
 import forecast
 from forecast import artefact, kinds, recipe
-from forecast.artefact.forecasters import GraphForecaster
 from forecast.errors import DataError, UsageError
+from forecast.graphs.forecaster import GraphForecaster
 from forecast.runs import run
 
 SMALL = [

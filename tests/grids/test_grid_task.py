@@ -12,11 +12,10 @@ import torch
 import xarray as xr
 
 import forecast
-from forecast import artefact, kinds, recipe
-from forecast.artefact.forecasters import GridForecaster
+from forecast import api, artefact, kinds, recipe
 from forecast.errors import DataError, UsageError
+from forecast.grids.forecaster import GridForecaster
 from forecast.runs import run
-from forecast.series import predict
 
 SMALL = [
     "model.width=16", "model.heads=2", "model.gate=32", "model.blocks=3", "train.epochs=1",
@@ -199,7 +198,7 @@ def test_a_model_of_another_kind_is_refused_with_those_that_fit(tmp_path):
         recipe.load("etth1", model="predformer")
     trained = train(path, model="grid-rule")
     with pytest.raises(UsageError, match="a forecaster of grids"):
-        predict.load_series(trained.artefact)
+        api.load_series(trained.artefact)
 
 
 def test_the_resolved_recipe_is_a_recipe(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
+from forecast.batch.windows import Series, Windows
 from forecast.errors import UsageError
 from forecast.models.baselines import (
     DLinear,
@@ -17,7 +18,6 @@ from forecast.models.baselines import (
     Ridge,
     SeasonalNaive,
 )
-from forecast.series.windows import Series, Windows
 
 
 def spec(lookback, horizon, season=1, variates=1):

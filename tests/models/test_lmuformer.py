@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
+from forecast.batch.segments import SegmentBatch, segments
+from forecast.batch.windows import Series, Windows
 from forecast.errors import UsageError
 from forecast.models.lmuformer.layers import fire
 from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
 from forecast.series.rolling_origin import answers, early_errors, prepare
-from forecast.series.segments import SegmentBatch, segments
-from forecast.series.windows import Series, Windows
 
 # Ways to configure the network, each with parts of its own in the state.
 KINDS = {

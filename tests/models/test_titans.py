@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
+from forecast.batch.segments import SegmentBatch, segments
+from forecast.batch.windows import Series, Windows
 from forecast.errors import UsageError
 from forecast.models.titans.layers import Memory, Tokens, WindowAttention
 from forecast.models.titans.model import Titans, TitansConfig
 from forecast.series.rolling_origin import answers, prepare
-from forecast.series.segments import SegmentBatch, segments
-from forecast.series.windows import Series, Windows
 
 # Ways to configure the network, each with parts of its own in the state.
 KINDS = {

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from forecast import artefact, kinds, recipe
+from forecast.contracts import Plan
 from forecast.errors import DataError
-from forecast.kinds import Plan
 from forecast.runs import run
 from forecast.runs.backtest import backtest, compare
 

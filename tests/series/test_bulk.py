@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecast import recipe
+from forecast import api, recipe
 from forecast.errors import DataError, ForecastError, NotFoundError, UsageError
 from forecast.runs import run
 from forecast.series import bulk, context, predict
@@ -84,7 +84,7 @@ def forecasters(tmp_path_factory):
             resolved = recipe.load(
                 path, model=model, lookback=LOOKBACK, horizon=HORIZON, settings=settings, data=data
             )
-            return predict.load(run.train(resolved).artefact)
+            return api.load(run.train(resolved).artefact)
 
         hold = train("ridge", fill="hold")
         zoned = train("ridge", timezone="Europe/Berlin")
@@ -514,7 +514,7 @@ def tell(text):
     print(text, flush=True)
     time.sleep(0.4)
 bulk.predict_files(
-    prediction.load(sys.argv[1]), sys.argv[2], sys.argv[3], tell=tell, part_series=16,
+    api.load(sys.argv[1]), sys.argv[2], sys.argv[3], tell=tell, part_series=16,
     resume="resume" in sys.argv, device="cpu",
 )
 """
@@ -553,7 +553,7 @@ def test_kill_9_leaves_nothing_and_resuming_gives_the_same_bytes(job, tmp_path, 
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not out.exists()
-    forecaster = predict.load(model)
+    forecaster = api.load(model)
     report = bulk.predict_files(forecaster, path, out, part_series=PART, resume=True, device="cpu")
     assert report.reused == done
     assert contents(out) == expected

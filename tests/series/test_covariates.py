@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import forecast
-from forecast import artefact, recipe
+from forecast import api, artefact, recipe
 from forecast.errors import DataError, UsageError
 from forecast.models import MODELS
 from forecast.runs import run as training
@@ -172,7 +172,7 @@ def train(tmp_path, monkeypatch):
             settings=[*SETTINGS, *small, *settings],
             data={"target": ("y",), **data},
         )
-        return predict.load(training.train(resolved).artefact)
+        return api.load(training.train(resolved).artefact)
 
     return run
 
@@ -289,7 +289,7 @@ def test_training_goes_on_with_the_covariates_it_began_with(train, tmp_path):
     forecaster = train(panel(), **DECLARED)
     artefact.save(tmp_path / "first", forecaster)
     again = training.train(tmp_path / "table.csv", settings=SETTINGS, init=tmp_path / "first")
-    loaded = predict.load(again.artefact)
+    loaded = api.load(again.artefact)
     assert loaded.layout.known_future == ("promo",)
     assert loaded.recipe.data.holidays == "DE-BY"
     assert forecast.predict(loaded, behind(panel())).height == 24
@@ -320,7 +320,7 @@ def test_a_new_series_has_its_covariates_scaled_by_its_context_alone(tmp_path, m
         settings=["model.width=16", "model.heads=2", "train.epochs=1", "train.threads=1"],
         data={"past_covariates": ("x",)},
     )
-    forecaster = predict.load(training.train(resolved).artefact)
+    forecaster = api.load(training.train(resolved).artefact)
     new = series("new", 200)
     early = pl.int_range(pl.len()) < 200 - 48
     changed = new.with_columns(x=pl.when(early).then(1e6).otherwise("x"))

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from forecast.batch import Spec
+from forecast.batch.windows import Series, Windows
 from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
 from forecast.models.titans.layers import Memory, Readings, Tokens
 from forecast.models.titans.model import Titans, TitansConfig
 from forecast.series.memory_report import figures, readings
-from forecast.series.windows import Series, Windows
 
 
 @pytest.mark.parametrize("target", ["next", "self"])

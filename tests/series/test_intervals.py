@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import forecast
-from forecast import artefact, recipe
+from forecast import api, artefact, recipe
 from forecast.batch import Forecast, SeriesBatch, Spec
 from forecast.errors import UsageError
 from forecast.layers import check_quantiles, quantile_error, rising
@@ -253,7 +253,7 @@ def train(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["split", "adaptive"])
 @pytest.mark.parametrize("frame", [wide(), long()], ids=["wide", "long"])
 def test_interval_columns_are_named_and_nested_in_both_layouts(train, frame, method):
-    forecaster = predict.load(train(frame, "ridge").artefact)
+    forecaster = api.load(train(frame, "ridge").artefact)
     found = forecast.predict(forecaster, frame, level=[50, 87.5], method=method)
     plain = forecast.predict(forecaster, frame)
     assert plain.columns == frame.columns
@@ -269,7 +269,7 @@ def test_interval_columns_are_named_and_nested_in_both_layouts(train, frame, met
 
 def test_adaptive_intervals_follow_the_file_and_short_files_take_the_split_ones(train):
     frame = wide()
-    forecaster = predict.load(train(frame, "ridge").artefact)
+    forecaster = api.load(train(frame, "ridge").artefact)
 
     def predicted(rows, method):
         table = context.read_context(forecaster, rows)
@@ -284,7 +284,7 @@ def test_adaptive_intervals_follow_the_file_and_short_files_take_the_split_ones(
 
 def test_what_predict_learns_from_the_past_is_what_it_forecast_there(train):
     frame = wide()
-    forecaster = predict.load(train(frame, "ridge").artefact)
+    forecaster = api.load(train(frame, "ridge").artefact)
     table = context.read_context(forecaster, frame)
     needed = online_intervals.recently_needed(
         forecaster, table, forecaster.scaler, forecaster.covariates, np.empty((1, 12, 0)), 20,
@@ -302,7 +302,7 @@ def test_a_model_with_quantiles_gives_them_without_being_asked(train, model):
     frame = long()
     small = ["model.width=16", "model.heads=2"] if model == "itransformer" else []
     trained = train(frame, model, "model.quantiles=[0.1, 0.25, 0.5, 0.75, 0.9]", *small)
-    forecaster = predict.load(trained.artefact)
+    forecaster = api.load(trained.artefact)
     found = forecast.predict(forecaster, frame)
     order = ["y-lo-80", "y-lo-50", "y-median", "y-hi-50", "y-hi-80"]
     assert found.columns == ["unique_id", "ds", "y", "y-median", *order[:2], *order[3:]]
@@ -346,7 +346,7 @@ def test_calibration_reads_the_validation_part_and_no_other(tmp_path):
 
 
 def test_a_forecaster_without_a_calibration_says_so(train):
-    forecaster = predict.load(train(wide(), "ridge").artefact)
+    forecaster = api.load(train(wide(), "ridge").artefact)
     bare = dataclasses.replace(forecaster, calibration=None)
     assert forecast.predict(bare, wide()).columns == ["ds", "a", "b"]
     with pytest.raises(UsageError, match="no intervals"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import forecast
-from forecast import artefact, recipe
+from forecast import api, artefact, recipe
 from forecast.errors import DataError, UsageError
 from forecast.runs import run as training
 from forecast.series import context, predict
@@ -47,7 +47,7 @@ def train(tmp_path, monkeypatch):
             settings=[*(SMALL if model == "itransformer" else []), *settings],
             data=data,
         )
-        return predict.load(training.train(resolved).artefact)
+        return api.load(training.train(resolved).artefact)
 
     return run
 

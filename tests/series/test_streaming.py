@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import forecast
-from forecast.artefact.forecasters import Forecaster
 from forecast.batch import SeriesBatch, Spec
 from forecast.errors import DataError, UsageError
 from forecast.models.itransformer import ITransformer, ITransformerConfig
@@ -20,6 +19,7 @@ from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
 from forecast.models.titans.model import Titans, TitansConfig
 from forecast.recipe import DataSection, Recipe, TrackingSection, TrainSection, WindowSection
 from forecast.series import predict
+from forecast.series.forecaster import Forecaster
 from forecast.series.scaling import Scaler
 from forecast.series.stream import Streamer, pump
 from forecast.tables.layout import Layout

@@ -21,9 +21,10 @@ import pytest
 
 import forecast
 from forecast import artefact, recipe
-from forecast.artefact.forecasters import Forecaster
 from forecast.errors import ForecastError
+from forecast.models import building
 from forecast.series import data as loading
+from forecast.series.forecaster import Forecaster
 from forecast.series.predict import predict_frame
 from forecast.tables import reading
 from forecast.tracking import Run, promote, resolve, rows, show
@@ -93,7 +94,7 @@ def forecaster(tmp_path: Path) -> Path:
     artefact.save(
         folder,
         Forecaster(
-            model=artefact.build(resolved.model, resolved.model_config, data.spec),
+            model=building.build(resolved.model, resolved.model_config, data.spec),
             recipe=resolved,
             spec=data.spec,
             scaler=data.scaler,

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from forecast.batch import Spec
+from forecast.batch.windows import Series, Windows
 from forecast.errors import DataError, UsageError
 from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.recipe import TrainSection
-from forecast.series.windows import Series, Windows
 from forecast.training.checkpoint import Checkpoint
 from forecast.training.loop import SCHEDULES, Interrupted, Silence, fit, validation_loss
 
@@ -59,9 +59,13 @@ class Stopper(Silence):
             self.action()
 
 
+# Without a precision of its own: the suite runs in fp32, and what is marked in bf16 as well.
+both = pytest.mark.bf16
+
 SECTION = TrainSection(epochs=4, batch_size=16, learning_rate=1e-3, patience=0)
 
 
+@both
 def test_it_learns_and_keeps_the_weights_of_the_best_epoch():
     train, val = parts()
     model = make()
@@ -74,6 +78,7 @@ def test_it_learns_and_keeps_the_weights_of_the_best_epoch():
     assert validation_loss(model, val) == pytest.approx(fitted.best_loss, rel=1e-12)
 
 
+@both
 def test_a_shorter_epoch_draws_its_windows_anew_and_resumes_to_the_same_bits(tmp_path):
     train, val = parts()
     drawn = []
@@ -103,6 +108,7 @@ def test_a_shorter_epoch_draws_its_windows_anew_and_resumes_to_the_same_bits(tmp
     assert torch.equal(weights(resumed), weights(straight))
 
 
+@both
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     train, val = parts()
     first, second, third = make(), make(), make()
@@ -128,11 +134,12 @@ def test_validation_loss_is_a_sum_divided_once(monkeypatch):
 
 def test_patience_stops_a_run_that_gets_no_better():
     train, val = parts()
-    worse = TrainSection(epochs=20, batch_size=16, learning_rate=0.5, patience=2)
+    worse = TrainSection(epochs=20, batch_size=16, learning_rate=0.5, patience=2, precision="fp32")
     fitted = fit(make(), train, val, worse)
     assert len(fitted.history) == fitted.best_epoch + 2 < 20
 
 
+@both
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_path, number):
     train, val = parts()
@@ -153,6 +160,7 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_path, nu
     assert fitted == expected
 
 
+@both
 def test_a_checkpoint_inside_an_epoch_is_exact_too(tmp_path):
     train, val = parts()
     undisturbed = make()
@@ -245,8 +253,17 @@ class Judged(nn.Module):
         return (self.number - self.wanted).abs(), torch.ones((), dtype=torch.float64)
 
 
+@both
+def test_patience_counts_from_the_start_where_nothing_improves():
+    # its validation only gets worse, whatever the rounding: two epochs and no more
+    section = TrainSection(epochs=20, learning_rate=0.01, patience=2)
+    fitted = fit(Judged(wanted=-1.0), *parts(), section)
+    assert (fitted.best_epoch, len(fitted.history)) == (0, 2)
+
+
+@both
 def test_a_model_with_a_validation_of_its_own_is_judged_by_it_from_the_start():
-    section = TrainSection(epochs=3, learning_rate=0.01, precision="fp32")
+    section = TrainSection(epochs=3, learning_rate=0.01)
     away = Judged(wanted=-1.0)
     fitted = fit(away, *parts(), section)
     # the loss pulls it to 1, away from what it is judged by

@@ -30,13 +30,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
+from forecast.batch.segments import Segments
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
 from forecast.models.lmuformer.layers import Block, Embedding
 from forecast.models.stateful import model
 from forecast.models.stateful.direct_path import DirectPath
 from forecast.models.stateful.model import Piece, State
-from forecast.series.segments import Segments
 
 Positive = Annotated[int, Field(ge=1)]
 

@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from forecast.batch import DenseForecast, Forecast, SeriesBatch
+from forecast.batch.segments import SegmentBatch, Segments
 from forecast.errors import UsageError
 from forecast.layers import squared_error
 from forecast.models.stateful.direct_path import DirectPath, Known, fading_scale, hold
-from forecast.series.segments import SegmentBatch, Segments
 
 State = dict[str, Tensor]
 # Rows computed at once where no gradient is wanted: the state goes on, the memory in use does not.

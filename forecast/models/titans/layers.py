@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from forecast.kernels import neural_memory as kernel
 from forecast.kernels.attention import attention
+from forecast.layers import RMSNorm
 from forecast.layers.recomputed import recomputed
 from forecast.models.stateful.model import State
 from forecast.models.titans.memory_store import HOLDS, Kind
@@ -109,13 +110,13 @@ class Memory(nn.Module):
         super().__init__()
         self.heads, self.momentum, self.target = heads, momentum, target
         self.hold = HOLDS[kind](heads, width // heads, backend=backend)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.mix = nn.Parameter(torch.empty(_KERNEL, 3 * width))
         self.mix_bias = nn.Parameter(torch.zeros(3 * width))
         self.write, self.forget = nn.Linear(width, heads), nn.Linear(width, heads)
         self.move = nn.Linear(width, heads) if momentum else None
-        self.norm_read = nn.RMSNorm(width // heads)
+        self.norm_read = RMSNorm(width // heads)
         self.gate = nn.Linear(width, width)
         self.out = nn.Linear(width, width, bias=False)
         nn.init.uniform_(self.mix, -1 / math.sqrt(_KERNEL), 1 / math.sqrt(_KERNEL))
@@ -283,7 +284,7 @@ class WindowAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.window, self.sources, self.dropout = heads, window, sources, dropout
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.query = nn.Linear(width, width, bias=False)
         self.pair = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)

@@ -34,15 +34,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
+from forecast.batch.segments import Segments
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
+from forecast.layers import RMSNorm
 from forecast.models.stateful import model
 from forecast.models.stateful.direct_path import DirectPath
 from forecast.models.stateful.model import Piece, State
 from forecast.models.titans.block import Block, Variant
 from forecast.models.titans.layers import Target, Tokens
 from forecast.models.titans.memory_store import Kind
-from forecast.series.segments import Segments
 
 Positive = Annotated[int, Field(ge=1)]
 # So that a token forgets little at first: alpha = 0.0067.
@@ -139,7 +140,7 @@ class Titans(nn.Module):
             )
             for _ in range(config.depth)
         )
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = RMSNorm(config.width)
         self.reach = spec.horizon + self.patch - 1
         self.head = nn.Linear(config.width, self.reach * self.together)
         self.direct = None

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 import forecast
-from forecast import artefact
-from forecast.artefact.forecasters import Forecaster
 from forecast.device import choose_device
 from forecast.errors import DataError
+from forecast.models import building
 from forecast.series import predict
 from forecast.series.bulk.output import Output, Part
 from forecast.series.bulk.pieces import Failure
 from forecast.series.bulk.tails import Tails
+from forecast.series.forecaster import Forecaster
 from forecast.tables import reading
 from forecast.tables.reading import Table
 
@@ -270,7 +270,7 @@ def digest(forecaster: Forecaster) -> str:
         "columns": forecaster.columns,
         "ids": forecaster.scaler.ids,
         "static": forecaster.covariates.static,
-        "weights": artefact.weights_digest(forecaster.model),
+        "weights": building.weights_digest(forecaster.model),
     }
     named = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for scaler in (forecaster.scaler, forecaster.covariates.scaler):

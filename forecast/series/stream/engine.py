@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import forecast
-from forecast import artefact
-from forecast.artefact.forecasters import Forecaster
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
+from forecast.models import building
 from forecast.series.calendar import calendar_features
+from forecast.series.forecaster import Forecaster
 from forecast.series.rolling_origin import carries_state
 from forecast.series.scaling import rounded
 from forecast.series.stream.rows import Issued, Rows
@@ -159,7 +159,7 @@ class Streamer:
 
     def _identity(self) -> dict[str, str]:
         model, spec = self.forecaster.model, self.forecaster.spec
-        digest = hashlib.sha256(artefact.weights_digest(model).encode())
+        digest = hashlib.sha256(building.weights_digest(model).encode())
         digest.update(self._scale.mean.tobytes() + self._scale.deviation.tobytes())
         digest.update(repr((spec, self.forecaster.columns)).encode())
         return {

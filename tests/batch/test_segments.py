@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from forecast.series.segments import histories, segments
-from forecast.series.windows import Series, Windows, origins
+from forecast.batch.segments import histories, segments
+from forecast.batch.windows import Series, Windows, origins
 
 # Row numbers as values, so that a value tells where it comes from; three series of which the
 # second is too short for a window.
@@ -64,7 +64,7 @@ def test_truth_and_past_are_rows_of_the_series_itself():
 
 
 def test_a_long_part_is_cut_and_still_scored_once(monkeypatch):
-    monkeypatch.setattr("forecast.series.segments._MOST_TARGETS", 4 * HORIZON * 2)
+    monkeypatch.setattr("forecast.batch.segments._MOST_TARGETS", 4 * HORIZON * 2)
     covered = histories(windows("train"), warm_up=2)
     assert covered.scored == 4
     found = [origin for batch in covered.batches(8) for origin in scored(batch)]

@@ -293,3 +293,6 @@ class Batches(Protocol[BatchT_co]):
     def every(self, step: int) -> Batches[BatchT_co]:
         """Keep each `step`-th window."""
         ...
+
+
+AnySpec = Spec | GridSpec | EventSpec

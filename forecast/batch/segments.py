@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from forecast.batch import SeriesBatch
-from forecast.series.windows import Series, Windows
+from forecast.batch.windows import Series, Windows
 
 # Targets that one segment of a whole part scores at most: their forecasts are what takes memory.
 _MOST_TARGETS = 1 << 23

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from forecast.batch.windows import Series, Windows, origins
 from forecast.catalogue.dataset import Split
-from forecast.series.windows import Series, Windows, origins
 
 ETT_HOURLY = Split(train=8640, val=2880, test=2880)
 ETT_QUARTER = Split(train=34560, val=11520, test=11520)
