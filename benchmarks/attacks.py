@@ -8,8 +8,7 @@ python benchmarks/attacks.py mutate [--count 1000] [--seed 0]
 description dropped or given another type, tensors of other shapes, pipes and links for files. In
 half of the attacks the hashes are stated anew, as somebody would who wants the artefact believed.
 Each must be refused by a `ForecastError`, or give a forecast: the same one if the hashes were left.
-Anything else is an internal error; another forecast, or an attack that takes over `SLOW` seconds, is
-a loss.
+Anything else is an internal error; another forecast, or more than `SLOW` seconds, is a loss.
 """
 
 from __future__ import annotations
@@ -164,11 +163,12 @@ def misshape(folder: Path, dice: random.Random) -> str:
     if not tensors:
         return "nothing to misshape"
     name = dice.choice(sorted(tensors))
-    old = tensors[name]
+    old = torch.atleast_1d(tensors[name])
     changes: dict[str, Callable[[], torch.Tensor | None]] = {
         "flat": lambda: old.reshape(-1), "one axis more": lambda: old[None],
-        "empty": lambda: old.reshape(-1)[:0], "half": lambda: old[: len(old) // 2] if old.dim() else old,
-        "int": lambda: torch.nan_to_num(old.float()).clamp(-9, 9).to(torch.int32), "bool": lambda: old > 0,
+        "empty": lambda: old.reshape(-1)[:0], "half": lambda: old[: len(old) // 2],
+        "bool": lambda: old > 0,
+        "int": lambda: torch.nan_to_num(old.float()).clamp(-9, 9).to(torch.int32),
         "nan": lambda: torch.full_like(old, torch.nan) if old.is_floating_point() else old,
         "zero": lambda: torch.zeros_like(old), "twice": lambda: torch.cat([old.reshape(-1)] * 2),
         "gone": lambda: None,

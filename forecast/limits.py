@@ -80,14 +80,15 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         raise DataError(
             f"The file cannot be read: {error.strerror}.", hint="Check the path.", file=str(path)
         ) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise DataError(
+            "This is no regular file, but a folder, a pipe or a device.",
+            hint="Copy the file itself to this place.",
+            file=str(path),
+        )
     with open(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(
-                "This is no regular file, but a folder, a pipe or a device.",
-                hint="Copy the file itself to this place.",
-                file=str(path),
-            )
         if most is not None and status.st_size > most:
             raise DataError(
                 f"The file has {status.st_size:,} bytes, and at most {most:,} are read.",

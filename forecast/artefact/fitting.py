@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from forecast.errors import DataError
+from forecast.series.intervals import GRID
 
 # Elements that a model may make beside its weights while it is built: tables, masks, positions.
 _SPARE = 1 << 24
@@ -66,6 +67,8 @@ def check_shapes(kept: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
     for name, shape in _SHAPES[kept["spec"]["kind"]](kept["spec"], kept).items():
         array = arrays.get(name)
         if array is None:
+            if name.startswith("scaler.") or kept["spec"]["kind"] == "grid":
+                raise ValueError(f"the arrays lack {name}")
             continue
         fits = len(shape) == array.dim() and all(
             want in (None, have) for want, have in zip(shape, array.shape, strict=True)
@@ -92,7 +95,7 @@ def _series(spec: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Shape
         "covariates.mean": (series, numbers),
         "covariates.deviation": (series, numbers),
         "baseline.ridge": (spec["lookback"], spec["horizon"]),
-        "intervals.reaches": (None, spec["horizon"], spec["variates"]),
+        "intervals.reaches": (len(GRID), spec["horizon"], spec["variates"]),
     }
 
 
@@ -100,10 +103,6 @@ def _grid(spec: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Shape]:
     return {
         "scaler.mean": (spec["channels"], None, None),
         "scaler.deviation": (spec["channels"], None, None),
-        **{
-            f"{name}.means": (None, spec["channels"], spec["rows"], spec["columns"])
-            for name in spec["references"]
-        },
     }
 
 

@@ -89,6 +89,15 @@ def predict(
     return predicted.frame
 
 
+def too_short(forecaster: Forecaster, table: Table) -> str:
+    """Say how many series have fewer rows than the lookback; empty if none has."""
+    lengths, lookback = np.diff(table.offsets), forecaster.spec.lookback
+    short = int((lengths < lookback).sum())
+    if not short:
+        return ""
+    return f"{short} of {len(lengths)} series have fewer rows than the lookback of {lookback}"
+
+
 @torch.no_grad()
 def predict_table(
     forecaster: Forecaster,
@@ -125,11 +134,8 @@ def predict_table(
     rows = spec.context or max(spec.lookback, int(lengths.max()))  # L
     context = series_context.last_rows(table, table.values, rows, np.nan)  # (S, L, C)
     times = series_context.last_times(table, rows)  # (S, L)
-    if short := int((lengths < spec.lookback).sum()):
-        notices.append(
-            f"{short} of {len(lengths)} series have fewer rows than the lookback of "
-            f"{spec.lookback}; what they lack counts as missing."
-        )
+    if short := too_short(forecaster, table):
+        notices.append(f"{short}; what they lack counts as missing.")
     if new := forecaster.scaler.new_ids(table.ids):
         notices.append(
             f"{len(new)} of {len(lengths)} series were not in the training data and are scaled by "
