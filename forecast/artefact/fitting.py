@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from forecast.errors import DataError
+from forecast.grids.climatology import TABLES
 from forecast.series.intervals import GRID
 
+_DAY = 86_400_000_000  # [us]
 # Elements that a model may make beside its weights while it is built: tables, masks, positions.
 _SPARE = 1 << 24
 _SPARE_STEPS = 20_000
@@ -100,10 +102,18 @@ def _series(spec: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Shape
 
 
 def _grid(spec: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Shape]:
-    return {
+    grid = kept["grid"]
+    per_day = max(1, _DAY // grid["step"]) if grid["step"] else 1
+    shapes: dict[str, Shape] = {
         "scaler.mean": (spec["channels"], None, None),
         "scaler.deviation": (spec["channels"], None, None),
     }
+    for name in spec["references"]:
+        if name in TABLES:
+            slots = TABLES[name][1](per_day)
+            shapes[f"{name}.means"] = (slots, spec["channels"], spec["rows"], spec["columns"])
+            shapes[f"{name}.counts"] = (slots, None, None, None)
+    return shapes
 
 
 def _graph(spec: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Shape]:

@@ -137,7 +137,8 @@ class Description(_Part):
     sha256: dict[str, Sha256]
     layout: Annotated[Layout, AfterValidator(_usable_layout)] | None = None
     ids: Names = []
-    static: dict[Name, list[Finite | Name]] = {}
+    # Of numbers their mean and deviation, of words the levels.
+    static: dict[Name, tuple[Finite, Finite] | list[Name]] = {}
     grid: _Grid | None = None
     graph: _Graph | None = None
 

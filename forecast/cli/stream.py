@@ -42,6 +42,12 @@ def stream(
     info: Annotated[
         bool, typer.Option("--info", help="Tell the memory that a series takes, and read nothing.")
     ] = False,
+    safe_ids: Annotated[
+        bool,
+        typer.Option(
+            "--safe-ids", help="Put ' before ids that a spreadsheet takes for formulas, in CSV."
+        ),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Forecast rows as they arrive on standard input: CSV or JSON lines, wide or long.
@@ -90,6 +96,7 @@ def stream(
             write,
             state=state,
             save_every=save_every,
+            safe_ids=safe_ids,
         )
     finally:
         for name, count in dataclasses.asdict(streamer.counts).items():

@@ -10,7 +10,7 @@ import polars
 from torch import Tensor, nn
 
 from forecast.batch import EventSpec
-from forecast.models.building import restore
+from forecast.models.building import described_briefly, restore
 from forecast.recipe import Recipe
 
 HISTORY = "history.parquet"
@@ -39,6 +39,9 @@ class GraphForecaster:
     history: polars.DataFrame | None
     data: dict[str, Any]
     metrics: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return described_briefly(self)
 
     @property
     def columns(self) -> tuple[str, ...]:

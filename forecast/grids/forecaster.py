@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from forecast.batch import GridSpec
-from forecast.models.building import restore
+from forecast.models.building import described_briefly, restore
 from forecast.recipe import Recipe
 
 
@@ -33,6 +33,9 @@ class GridForecaster:
     grid: dict[str, Any]
     data: dict[str, Any]
     metrics: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return described_briefly(self)
 
     @property
     def columns(self) -> tuple[str, ...]:

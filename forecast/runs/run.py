@@ -62,6 +62,14 @@ class Trained:
     picture: Path
     recipe: Recipe
 
+    def __repr__(self) -> str:
+        spec, measures = self.recipe, self.metrics.get("test", {})
+        shown = [f"{k} {v:.4g}" for k, v in measures.items() if isinstance(v, float)][:2]
+        return (
+            f"Trained({spec.model} on {spec.source_name}, horizon {spec.window.horizon}, "
+            f"{', '.join(shown) or 'no score'}, artefact {str(self.artefact)!r})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Lay it out as the one document that `forecast train --json` prints."""
         return {

@@ -24,13 +24,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
-from forecast.contracts import DatasetInfo
 from forecast.errors import ForecastError, UsageError
 from forecast.tracking import model, process, records, store
 from forecast.tracking.records import Record, Target
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from forecast.contracts import DatasetInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -34,6 +34,7 @@ def pump(
     *,
     state: Path | None = None,
     save_every: int = 10_000,
+    safe_ids: bool = False,
 ) -> int | None:
     """Take rows in as they come, and write their forecasts.
 
@@ -46,6 +47,7 @@ def pump(
         write: writes bytes and flushes them.
         state: the file to save to: at the end, at a signal, at a bad row, and in between.
         save_every: rows between two times of saving.
+        safe_ids: put an apostrophe before ids that a spreadsheet takes for formulas, in CSV.
 
     Returns:
         The signal that ended it; None at the end of the rows.
@@ -57,7 +59,7 @@ def pump(
     reader = RowReader(
         layout=forecaster.layout, columns=forecaster.columns, frequency=forecaster.spec.frequency
     )
-    writer = RowWriter(layout=forecaster.layout, columns=forecaster.columns)
+    writer = RowWriter(layout=forecaster.layout, columns=forecaster.columns, safe_ids=safe_ids)
     unsaved = 0
 
     def save() -> None:
