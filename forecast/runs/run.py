@@ -14,7 +14,7 @@ $FORECAST_HOME/runs/etth1-itransformer-96-20261124-101500-3f2a/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def train(
     resume: bool = False,
     out: str | Path | None = None,
     watcher: Watcher | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Trained:
     """Train, score once on the test part beside the baselines, save, track and register.
 
@@ -115,6 +116,7 @@ def train(
         resume: go on from the newest unfinished run of this very recipe, if there is one.
         out: folder for the artefact; None puts it into the run's own folder.
         watcher: is told how it goes.
+        tags: further tags of the tracked run.
 
     Raises:
         ForecastError: anything the user can put right.
@@ -163,7 +165,7 @@ def train(
                 experiment=resolved.tracking.experiment,
                 name=folder.name,
                 params=_flat(resolved),
-                tags={"model": resolved.model, "recipe": identity["recipe"]},
+                tags={**(tags or {}), "model": resolved.model, "recipe": identity["recipe"]},
                 datasets=[task.dataset(context) for context in ("training", "evaluation")],
                 folder=folder,
                 run_id=kept.run_id,

@@ -1,4 +1,4 @@
-"""Servers that trickle, stores that are damaged, registries that lie, processes that were killed."""
+"""Servers that trickle, damaged stores, registries that lie, processes that were killed."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def test_what_cannot_be_loaded_is_neither_added_nor_promoted(
     whole = make_artefact("whole")
     add(whole, "plant", "champion")
     harm(resolve("models:/plant@champion"))
-    with pytest.raises(DataError, match="sha256|missing"):
+    with pytest.raises(DataError, match=r"sha256|missing"):
         promote("plant", 1, "best")
     harm(whole)
-    with pytest.raises(DataError, match="sha256|missing"):
+    with pytest.raises(DataError, match=r"sha256|missing"):
         add(whole, "plant", "champion")
     assert [(row["version"], row["aliases"]) for row in rows()] == [(1, ["champion"])]
 
@@ -145,12 +145,14 @@ with scratch(Path({str(tmp_path / "scratch")!r})) as folder:
     assert done.returncode == -9, done.stderr
     (left,) = [one for one in (tmp_path / "scratch").iterdir() if one.is_dir()]
     options = {"experiment": "e", "params": {}, "tags": {}, "datasets": []}
-    with Run.start(name="first", folder=tmp_path, **options):
-        # One that lives is left alone, by this and by the next.
-        with Run.start(name="second", folder=tmp_path, **options):
-            client = store.connect(uri)
-            experiment = client.get_experiment_by_name("e").experiment_id
-            found = {run.info.run_name: run.info.status for run in client.search_runs([experiment])}
+    # One that lives is left alone by the next.
+    with (
+        Run.start(name="first", folder=tmp_path, **options),
+        Run.start(name="second", folder=tmp_path, **options),
+    ):
+        client = store.connect(uri)
+        experiment = client.get_experiment_by_name("e").experiment_id
+        found = {run.info.run_name: run.info.status for run in client.search_runs([experiment])}
     assert found == {"killed": "KILLED", "first": "RUNNING", "second": "RUNNING"}
     with scratch(tmp_path / "scratch") as mine, scratch(tmp_path / "scratch") as other:
         assert not left.exists()
