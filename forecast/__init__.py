@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from forecast.api import evaluate, load, predict, train
+    from forecast.api import evaluate, load, predict, predict_files, train
 
-__all__ = ["__version__", "evaluate", "load", "predict", "train"]
+__all__ = ["__version__", "evaluate", "load", "predict", "predict_files", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,16 +22,34 @@ import polars as pl
 
 from forecast import kinds
 from forecast.contracts import AnyForecaster
+from forecast.device import set_threads
 from forecast.recipe import Recipe
 from forecast.runs import run
+from forecast.runs.predict import predict_files
 from forecast.runs.run import Trained
+from forecast.series.forecaster import Forecaster
+from forecast.series.stream.pump import Source
+from forecast.series.stream.run import Streamed, memory_of, run_stream
 from forecast.tracking.loading import load as _load
 from forecast.tracking.loading import load_series
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray
 
-__all__ = ["Trained", "evaluate", "load", "load_series", "predict", "train"]
+__all__ = [
+    "Streamed",
+    "Trained",
+    "evaluate",
+    "load",
+    "load_series",
+    "predict",
+    "predict_files",
+    "stream",
+    "stream_memory",
+    "train",
+]
 
 Frame = pl.DataFrame | pd.DataFrame
 Model = str | Path | Trained | AnyForecaster
@@ -44,7 +62,7 @@ def train(target: str | Path | Frame | Recipe, **options: Any) -> Trained:
         target: a recipe (file, name or `Recipe`), the name of a data set, a data file, or a frame
             of polars or pandas.
         options: those of `runs.run.train`: `model`, `lookback`, `horizon`, `settings`, `init`,
-            `resume`, `out`, `watcher`.
+            `resume`, `out`, `force`, `watcher`.
 
     Raises:
         ForecastError: anything the user can put right.
@@ -154,3 +172,34 @@ def _as_path(source: Any) -> Generator[Any]:
         path = Path(folder) / "frame.parquet"
         frame.write_parquet(path)
         yield path
+
+
+def stream(
+    model: str | Path | Forecaster,
+    source: Source,
+    write: Callable[[bytes], object],
+    **options: Any,
+) -> Streamed:
+    """Forecast rows as they arrive, until they end or a signal comes.
+
+    Args:
+        model: a forecaster of series, or where it is.
+        source: lines of CSV or JSON.
+        write: writes bytes and flushes them.
+        options: as `series.stream.run.run_stream` says.
+
+    Raises:
+        ForecastError: the model, the state or a row cannot be used.
+    """
+    return run_stream(_series(model), source, write, **options)
+
+
+def stream_memory(model: str | Path | Forecaster, device: str = "auto") -> tuple[int, int]:
+    """Return the bytes that one series takes in a stream, and the rows for which it is cold."""
+    return memory_of(_series(model), device)
+
+
+def _series(model: str | Path | Forecaster) -> Forecaster:
+    forecaster = load_series(model) if isinstance(model, str | Path) else model
+    set_threads(forecaster.recipe.train.threads)
+    return forecaster

@@ -44,11 +44,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def device_for(name: str, kind: str) -> torch.device:
-    """Choose the device for a kind of data: graphs are made on the CPU, where `auto` puts them."""
-    return choose_device("cpu" if kind == "graph" and name == "auto" else name)
-
-
 def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
     """Turn `auto` into bf16 where the processor multiplies bf16 in units of its own, else fp32.
 

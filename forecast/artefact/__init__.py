@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import polars
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from torch import Tensor
 
 import forecast
 from forecast import atomic, kinds, limits, recipe
@@ -74,6 +76,11 @@ def save(folder: Path, forecaster: AnyForecaster) -> None:
     description["sha256"][_DESCRIPTION] = _own_hash(description)
     text = json.dumps(description, indent=2, ensure_ascii=False)
     atomic.write_bytes(folder / _DESCRIPTION, text.encode())
+
+
+def is_one(folder: Path) -> bool:
+    """Whether a folder holds a trained forecaster."""
+    return (folder / _DESCRIPTION).is_file()
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -124,6 +131,7 @@ def load(folder: str | Path) -> AnyForecaster:
     try:
         arrays, weights = load_tensors(contents[_ARRAYS]), load_tensors(contents[_WEIGHTS])
         with Budget(weights, folder):
+            _check_finite(weights, folder)
             resolved = recipe.from_dict(kept["recipe"])
             restored = kinds.of(resolved.model).restore(resolved, weights, arrays, kept, contents)
         check_shapes(kept, arrays)
@@ -153,6 +161,19 @@ def verify(folder: Path) -> dict[str, Any]:
     kept = describe(folder)
     _contents(folder, kept)
     return kept
+
+
+def _check_finite(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse weights that would forecast nothing but empty cells."""
+    bad = [name for name, weight in weights.items() if not bool(weight.isfinite().all())]
+    if bad:
+        raise DataError(
+            f"The model cannot forecast: {len(bad)} of its {len(weights)} tensors hold NaN or "
+            f"infinite weights, first {bad[0]}.",
+            hint="Its training diverged or the file was changed: train again, with a smaller "
+            "train.learning_rate or train.clip=1.0.",
+            file=str(folder / _WEIGHTS),
+        )
 
 
 def digest(folder: Path) -> str:

@@ -69,7 +69,7 @@ def check_shapes(kept: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
     for name, shape in _SHAPES[kept["spec"]["kind"]](kept["spec"], kept).items():
         array = arrays.get(name)
         if array is None:
-            if name.startswith("scaler.") or kept["spec"]["kind"] == "grid":
+            if name.startswith("scaler.") or name.endswith((".means", ".counts")):
                 raise ValueError(f"the arrays lack {name}")
             continue
         fits = len(shape) == array.dim() and all(

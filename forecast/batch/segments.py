@@ -33,10 +33,14 @@ class SegmentBatch(SeriesBatch):
     Attributes:
         scored: K; the last K positions of `past` are scored.
         counted: which of them count; None for all.
+        history: rows of `past`, the first, that only those segments have that carry a state.
+        carrying: which segments these are; None for none.
     """
 
     scored: int
     counted: Bool[Tensor, "B K"] | None = None
+    history: int = 0
+    carrying: Bool[Tensor, " B"] | None = None
 
     def truth(self) -> tuple[Float[Tensor, "B K H C"], Bool[Tensor, "B K H C"] | None]:
         """Give the targets of the scored positions, and which of them are observed and count.
@@ -55,13 +59,19 @@ class SegmentBatch(SeriesBatch):
             mask = counted.expand_as(values) if mask is None else mask & counted
         return values, mask
 
-    def rows_from(self, first: int, end: int | None = None) -> SeriesBatch:
-        """Take some rows of `past`, without the targets."""
+    def rows_from(
+        self, first: int, end: int | None = None, which: Bool[Tensor, " B"] | None = None
+    ) -> SeriesBatch:
+        """Take some rows of `past`, of all segments or of `which`, without the targets."""
         some = slice(first, end)
+
+        def cut(part: Tensor) -> Tensor:
+            return part[:, some] if which is None else part[which, some]
+
         return SeriesBatch(
-            past=self.past[:, some],
-            past_mask=None if self.past_mask is None else self.past_mask[:, some],
-            past_time=None if self.past_time is None else self.past_time[:, some],
+            past=cut(self.past),
+            past_mask=None if self.past_mask is None else cut(self.past_mask),
+            past_time=None if self.past_time is None else cut(self.past_time),
         )
 
     def _dense(self, past: Tensor, target: Tensor) -> Tensor:
@@ -82,6 +92,8 @@ class Segments:
         scored: K.
         horizon: H [rows].
         stride: an epoch takes each `stride`-th segment.
+        carried: most rows of history before the warm-up that half of the segments of a training
+            epoch begin with, so that the state they meet is one that has been carried.
     """
 
     series: Series
@@ -92,6 +104,7 @@ class Segments:
     scored: int
     horizon: int
     stride: int = 1
+    carried: int = 0
 
     def __len__(self) -> int:
         """Tell the number of segments in an epoch."""
@@ -118,10 +131,28 @@ class Segments:
         order = torch.randperm(len(self), generator=generator) * self.stride + offset
         return order % self.origins.numel()
 
+    def history(self, index: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Count the rows before the warm-up that training segments begin with.
+
+        Half of them have all that the series has, up to `carried`; the other half none. Which half
+        follows from the number alone, and changes with the offset of the epoch.
+        """
+        some = (index // self.stride + index % self.stride) % 2 == 1
+        rows = self.origins[index] - self.starts[index] - self.lookback
+        return rows.clamp(min=0, max=self.carried) * some
+
     def batch(self, index: Int[Tensor, " B"]) -> SegmentBatch:
-        """Gather the segments with these numbers."""
+        """Gather the segments with these numbers to train on, each with its history."""
+        return self._gather(index, self.history(index) if self.carried else None)
+
+    def _gather(self, index: Int[Tensor, " B"], history: Int[Tensor, " B"] | None) -> SegmentBatch:
         origins, starts = self.origins[index, None], self.starts[index, None]
-        rows = origins + torch.arange(-self.lookback, self.horizon, device=self.device)
+        longest = int(history.max()) if history is not None and len(history) else 0
+        lookback, warm_up = longest + self.lookback, longest + self.warm_up
+        rows = origins + torch.arange(-lookback, self.horizon, device=self.device)
+        if history is not None:
+            # Of segments with less history than the longest, the rows before count as unobserved.
+            starts = starts.maximum(origins - self.lookback - history[:, None])
         inside = rows >= starts  # (B, L + H)
         rows = rows.maximum(starts)
         values, calendar = self.series.values[rows], self.series.calendar
@@ -131,11 +162,11 @@ class Segments:
             mask = seen if mask is None else mask & seen
             values = values * seen
         # A position counts by the row after it, which is its origin.
-        after = slice(self.warm_up + 1, self.lookback + 1)
-        counted = self.chosen[rows[:, after]] & inside[:, self.warm_up : self.lookback]
+        after = slice(warm_up + 1, lookback + 1)
+        counted = self.chosen[rows[:, after]] & inside[:, warm_up:lookback]
         times = None if calendar is None else calendar[rows]
         series_id = self.series.series_id
-        past, future = slice(None, self.lookback), slice(self.lookback, None)
+        past, future = slice(None, lookback), slice(lookback, None)
         return SegmentBatch(
             past=values[:, past],
             past_mask=None if mask is None else mask[:, past],
@@ -146,20 +177,27 @@ class Segments:
             series_id=None if series_id is None else series_id[starts[:, 0]],
             scored=self.scored,
             counted=None if counted.all() else counted,
+            history=longest,
+            carrying=history > 0 if history is not None and longest else None,
         )
 
     def batches(self, size: int) -> Iterator[SegmentBatch]:
-        """Go through the segments of an epoch in order, about `size` scored positions at a time."""
+        """Go through the segments of an epoch in order, about `size` scored positions at a time.
+
+        None of them carries history: what is solved for or judged has its warm-up alone.
+        """
         numbers = torch.arange(0, self.origins.numel(), self.stride, device=self.device)
         for index in numbers.split(max(1, size // self.scored)):
-            yield self.batch(index)
+            yield self._gather(index, None)
 
     def every(self, step: int) -> Segments:
         """Keep each `step`-th segment."""
         return replace(self, stride=self.stride * step)
 
 
-def segments(windows: Windows, *, warm_up: int, scored: int, stride: int) -> Segments:
+def segments(
+    windows: Windows, *, warm_up: int, scored: int, stride: int, carried: int = 0
+) -> Segments:
     """Cut the part that windows cover into segments to train on.
 
     There is one for every origin behind which it fits, and an epoch takes some of them.
@@ -169,9 +207,11 @@ def segments(windows: Windows, *, warm_up: int, scored: int, stride: int) -> Seg
         warm_up: rows before the scored positions; fewer at the start of a series.
         scored: K; a series with fewer origins gives one segment.
         stride: rows between the segments of an epoch.
+        carried: most rows of history that half of the segments begin with.
     """
     found = [torch.arange(min(first + scored, end) - 1, end) for first, end in _runs(windows)]
-    return _segments(windows, found, warm_up=warm_up, scored=scored, stride=stride)
+    cut = _segments(windows, found, warm_up=warm_up, scored=scored, stride=stride)
+    return replace(cut, carried=carried)
 
 
 def histories(windows: Windows, *, warm_up: int | None) -> Segments:

@@ -44,7 +44,8 @@ def list_datasets(as_json: AsJson = False) -> None:
 
     Example: forecast datasets list
     """
-    from forecast.catalogue import DATASETS, files
+    from forecast import paths
+    from forecast.catalogue import DATASETS
 
     if as_json:
         console.document([_facts(known) for known in DATASETS.values()])
@@ -65,7 +66,7 @@ def list_datasets(as_json: AsJson = False) -> None:
         ],
         right=(1, 2, 4),
     )
-    console.notice(f"Data root: {files.data_root()}")
+    console.notice(f"Data root: {paths.data_root()}")
 
 
 @app.command()
@@ -74,7 +75,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     Example: forecast datasets show etth1
     """
-    from forecast.catalogue import dataset, files
+    from forecast import paths
+    from forecast.catalogue import Dataset, GridDataset, dataset
 
     known = dataset(name)
     if as_json:
@@ -87,7 +89,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         ("target", known.target),
         ("season", f"{known.season} {what}"),
     ]
-    if known.kind == "series":
+    if isinstance(known, Dataset):
         train_end, val_end, test_end = known.split.borders(known.rows)
         lines += [
             ("train", f"rows 0 to {train_end:,}"),
@@ -96,8 +98,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
         ]
     read = ", ".join(f"{key}={value}" for key, value in known.options.items())
     lines.append(("read with", read))
-    if known.kind == "grid" and not known.files:
-        root = files.data_root()
+    if isinstance(known, GridDataset) and not known.files:
+        root = paths.data_root()
         lines += [("looked for", str(root / pattern)) for pattern in known.patterns]
         lines.append(("lies at", "here" if _is_here(known) else known.missing))
     for file in known.files:
@@ -130,10 +132,10 @@ def fetch(
     Examples: forecast datasets fetch etth1 ettm1
     or forecast datasets fetch exchange --mirror /media/stick
     """
-    from forecast.catalogue import dataset, files
+    from forecast.catalogue import GridDataset, dataset, files
 
     for known in [dataset(name) for name in names]:
-        if known.kind == "grid" and not known.files:
+        if isinstance(known, GridDataset) and not known.files:
             # Says where they come from, if they are not there.
             for path in known.paths():
                 console.answer(str(path))
@@ -205,7 +207,9 @@ def _location(file: KnownFile) -> str | None:
 
 
 def _is_here(known: Known) -> bool:
-    if known.kind == "grid" and not known.files:
+    from forecast.catalogue import GridDataset
+
+    if isinstance(known, GridDataset) and not known.files:
         try:
             return bool(known.paths())
         except NotFoundError:
@@ -215,8 +219,10 @@ def _is_here(known: Known) -> bool:
 
 def _facts(known: Known) -> dict[str, Any]:
     """Return a data set as one JSON object."""
+    from forecast.catalogue import Dataset
+
     facts = dataclasses.asdict(known)
-    if known.kind == "series":
+    if isinstance(known, Dataset):
         facts["split"]["borders"] = known.split.borders(known.rows)
     else:
         facts["here"] = _is_here(known)

@@ -73,6 +73,10 @@ def train(
         Path | None,
         typer.Option(metavar="FOLDER", help="Put the artefact here.", rich_help_panel=_KEEP),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Overwrite a model that --out holds.", rich_help_panel=_KEEP),
+    ] = False,
     init: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Go on from a trained model, with these data."),
@@ -128,6 +132,7 @@ def train(
             init=init,
             resume=resume,
             out=out,
+            force=force,
             watcher=watcher,
         )
     if not distributed.rank():

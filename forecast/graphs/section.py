@@ -16,12 +16,12 @@ from pydantic import Field
 from torch import Tensor
 
 from forecast.catalogue.dataset import Split
-from forecast.catalogue.files import data_root
 from forecast.catalogue.graphs import SETS, GraphDataset
 from forecast.errors import DataError, NotFoundError, UsageError
 from forecast.graphs import events as event_files
 from forecast.graphs import formats
 from forecast.graphs.events import Events
+from forecast.paths import data_root
 
 GRAPHS: dict[str, GraphDataset] = {one.name: one for one in SETS}
 
@@ -67,7 +67,7 @@ class GraphSection:
     nodes: str = ""
     split: tuple[int, int, int] | tuple[float, float, float] = (0.7, 0.15, 0.15)
     gap: Annotated[int, Field(ge=0)] = 0
-    leave_out: Annotated[int, Field(ge=0)] = 0
+    leave_out: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     keep: Annotated[int, Field(ge=1)] | None = None
     inductive: Annotated[float, Field(ge=0, lt=1)] = 0.0
     unit: Annotated[float, Field(gt=0)] = 1.0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from forecast.batch import GridSpec
-from forecast.catalogue import DATASETS, grids
+from forecast.catalogue import DATASETS, GridDataset, grids
 from forecast.catalogue.dataset import Split
 from forecast.errors import DataError, UsageError
 from forecast.grids import pictures
@@ -204,7 +204,7 @@ def located(source: str | Path | Sequence[str | Path]) -> list[Path]:
     if not isinstance(source, str | Path):
         return [path for one in source for path in located(one)]
     known = DATASETS.get(str(source))
-    return known.paths() if known and known.kind == "grid" else grids.locate(source)
+    return known.paths() if isinstance(known, GridDataset) else grids.locate(source)
 
 
 def build(

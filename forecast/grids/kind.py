@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from forecast import contracts
 from forecast.batch import Batches, Forecast, GridBatch, GridSpec
 from forecast.contracts import (
     DatasetInfo,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import xarray
 
 _MEASURES = ("mse", "mae", "rmse")
+NOUN = "grids"
+OPTIONS = frozenset[str]()
 
 
 def continued(resolved: Recipe, start: GridForecaster) -> Recipe:
@@ -103,6 +106,11 @@ def predict(forecaster: GridForecaster, source: Any, device: str) -> xarray.Data
 
 predict_frame = grid_prediction.predict_frame
 restore = GridForecaster.restored
+
+
+def window_length(resolved: Recipe, step: int | None, ahead: int | None) -> int:
+    """Length of a backtest's window."""
+    return contracts.window_length(step, ahead)
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:

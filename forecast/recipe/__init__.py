@@ -27,8 +27,12 @@ from forecast.tables.reading import TableOptions
 if typing.TYPE_CHECKING:
     from forecast.graphs.section import GraphSection
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+# Counts of rows, windows and epochs: sums and products of two still fit into 64 bits.
+_MOST = 2**31 - 1
+# What every generator takes as a seed, and more threads than any machine has processors.
+MOST_SEED, MOST_THREADS = 2**32 - 1, 1_024
+Positive = Annotated[int, Field(ge=1, le=_MOST)]
+NonNegative = Annotated[int, Field(ge=0, le=_MOST)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,9 +86,11 @@ class TrainSection:
         batch_size: windows in a step.
         learning_rate: of the optimizer, before the schedule.
         optimizer: `adam` or `adamw`.
-        weight_decay: of the optimizer.
+        weight_decay: of the optimizer, on matrices alone.
         schedule: `constant`, `halving` (halved every epoch from the third on), `cosine` to zero,
-            or `onecycle` (a tenth of the steps up, then cosine down).
+            or `onecycle` (a share of the steps up, then cosine down).
+        warm_up: share of the steps that `onecycle` takes on its way up; 0.3 is that of torch's
+            OneCycleLR and of the published PredFormer.
         clip: largest norm of the gradient; 0 leaves it alone.
         patience: epochs without a better validation loss before the run stops; 0 never stops.
         precision: `fp32`, `bf16`, or `auto`: what FORECAST_PRECISION says, else bf16
@@ -105,12 +111,13 @@ class TrainSection:
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["constant", "halving", "cosine", "onecycle"] = "halving"
+    warm_up: Annotated[float, Field(gt=0, lt=1)] = 0.3
     clip: Annotated[float, Field(ge=0)] = 0.0
     patience: NonNegative = 3
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: NonNegative = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     device: str = "auto"
-    threads: NonNegative = 0
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     shard: bool = False
 

@@ -28,10 +28,10 @@ from forecast import artefact, atomic, kinds
 from forecast.contracts import Fold, Plan
 from forecast.errors import UsageError
 from forecast.models import MODELS, model_info
+from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import run
 from forecast.scoring.comparison import judged
-from forecast.tracking import home
 from forecast.tracking.search import PART
 from forecast.training.loop import Silence, Watcher
 
@@ -110,8 +110,7 @@ def backtest(
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"The model {twice[0]} is named twice.", hint="Name each model once.")
     folds = {recipe.model: kinds.folds(recipe, plan) for recipe in recipes}
-    folder = home() / "backtests" / _digest(folds, plan, refit)[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home_folder("backtests", _digest(folds, plan, refit)[:12])
     results = _read(folder) if resume else {}
     for name, windows in folds.items():
         for number, fold in enumerate(windows):
@@ -123,7 +122,12 @@ def backtest(
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
                 trained = run.train(
-                    fold.recipe, resume=resume, out=place, watcher=watcher, tags={PART: "backtest"}
+                    fold.recipe,
+                    resume=resume,
+                    out=place,
+                    force=True,
+                    watcher=watcher,
+                    tags={PART: "backtest"},
                 )
                 metrics = trained.metrics
             else:
@@ -149,9 +153,15 @@ def backtest(
     )
 
 
-def models_of(kind: str) -> list[str]:
-    """Name all models of a kind of data that are trained by steps."""
-    return [name for name, info in MODELS.items() if info.kind == kind and not info.closed_form]
+def comparable_models(resolved: Recipe) -> list[str]:
+    """Names of the models that a recipe's data can be backtested with, all trained by steps."""
+    info = MODELS[resolved.model]
+    if info.own_batches:
+        # Which model of graphs there is depends on the task: the one that the data chose.
+        return [resolved.model]
+    return [
+        name for name, other in MODELS.items() if other.kind == info.kind and not other.closed_form
+    ]
 
 
 def compare(
@@ -173,7 +183,9 @@ def compare(
     first, more = judged(figures[names[0]][0])
     measures = (first, *_SECOND[first])
     judgements = {name: np.array([one[first] for one in own]) for name, own in figures.items()}
-    order = sorted(judgements, key=lambda name: float(judgements[name].mean()), reverse=more)
+    sign = -1.0 if more else 1.0
+    # A model that diverged in a window is behind all that did not.
+    order = sorted(judgements, key=lambda name: _or_last(sign * float(judgements[name].mean())))
     best = judgements[order[0]]
     return tuple(
         Row(
@@ -185,6 +197,10 @@ def compare(
         )
         for name in order
     )
+
+
+def _or_last(error: float) -> float:
+    return error if math.isfinite(error) else math.inf
 
 
 def _standard_error(values: np.ndarray) -> float:

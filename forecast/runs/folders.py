@@ -6,22 +6,22 @@ of its identity is equal: recipe, data, and what it started from.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forecast import atomic
-from forecast.tracking import home
+from forecast.errors import ForecastError
+from forecast.locks import exclusive
+from forecast.paths import home_folder
 
 _STARTED, _FINISHED = "started", "finished"
-_STATE = "run.json"
+_STATE, _LOCK = "run.json", ".lock"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,42 +62,40 @@ def open_run(title: str, identity: Mapping[str, str], *, resume: bool) -> Genera
         identity: what makes a run the same as another.
         resume: take the newest unfinished run of this identity that no other process holds.
     """
-    root = home() / "runs"
-    root.mkdir(parents=True, exist_ok=True)
-    found = _unfinished(root, identity) if resume else None
-    if found is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = root / f"{title}-{stamp}-{secrets.token_hex(2)}"
-        folder.mkdir()
-        found = folder, _lock(folder)
-    folder, lock = found
-    state = _state(folder)
-    try:
+    root = home_folder("runs")
+    with ExitStack() as held:
+        folder = _unfinished(root, identity, held) if resume else None
+        if folder is None:
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            folder = root / f"{title}-{stamp}-{secrets.token_hex(2)}"
+            folder.mkdir()
+            held.enter_context(exclusive(folder / _LOCK, f"the run {folder.name}"))
+        state = _state(folder)
         yield RunFolder(
-            folder=folder, fresh=not state, run_id=state.get("run_id"), _identity=identity
+            folder=folder,
+            fresh=not state,
+            run_id=state.get("run_id"),
+            _identity=identity,
         )
-    finally:
-        os.close(lock)
 
 
-def _unfinished(root: Path, identity: Mapping[str, str]) -> tuple[Path, int] | None:
-    for folder in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+def _unfinished(root: Path, identity: Mapping[str, str], held: ExitStack) -> Path | None:
+    """Find the newest unfinished run that no other process holds, and hold it."""
+    folders = [path for path in root.iterdir() if (path / _STATE).is_file()]
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         state = _state(folder)
         same = all(state.get(key) == value for key, value in identity.items())
-        if same and state.get("status") == _STARTED and (lock := _lock(folder)) >= 0:
-            return folder, lock
+        if not same or state.get("status") != _STARTED:
+            continue
+        try:
+            held.enter_context(exclusive(folder / _LOCK, f"the run {folder.name}"))
+        except ForecastError:
+            continue
+        # What was read before it was held may have been finished in between.
+        if _state(folder).get("status") == _STARTED:
+            return folder
+        held.close()
     return None
-
-
-def _lock(folder: Path) -> int:
-    """Hold a folder; -1 when another process does."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return -1
-    return descriptor
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from torch import nn
 
 from forecast import artefact, atomic, kinds, recipe
 from forecast.contracts import AnyForecaster, Task
-from forecast.device import Stopwatch, choose_precision, device_for, set_threads
+from forecast.device import Stopwatch, choose_device, choose_precision, set_threads
 from forecast.errors import UsageError
 from forecast.models import MODELS, building
 from forecast.recipe import Recipe
@@ -101,6 +101,7 @@ def train(
     init: str | Path | None = None,
     resume: bool = False,
     out: str | Path | None = None,
+    force: bool = False,
     watcher: Watcher | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Trained:
@@ -115,6 +116,7 @@ def train(
         init: artefact folder or model URI whose weights, scaler and shape to start from.
         resume: go on from the newest unfinished run of this very recipe, if there is one.
         out: folder for the artefact; None puts it into the run's own folder.
+        force: put it there even where a model lies already.
         watcher: is told how it goes.
         tags: further tags of the tracked run.
 
@@ -129,11 +131,15 @@ def train(
             target, model=model, lookback=lookback, horizon=horizon, settings=settings
         )
     check_names(resolved.tracking.register, resolved.tracking.alias)
+    if not resume:
+        _refuse_overwriting(out, force)
     start = load_forecaster(init) if init else None
     if start:
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = kinds.continued(resolved, start)
-    device = distributed.device_of(device_for(resolved.train.device, MODELS[resolved.model].kind))
+    device = distributed.device_of(
+        choose_device(MODELS[resolved.model].device(resolved.train.device))
+    )
     with distributed.joined(device, shard=resolved.train.shard) as team:
         task = kinds.open_task(resolved, start, device)
         for notice in task.notices:
@@ -159,6 +165,8 @@ def train(
         with folders.open_run(_title(resolved), identity, resume=resume) as kept:
             folder = kept.folder
             if resume and kept.fresh:
+                # What an unfinished run has put there is its own.
+                _refuse_overwriting(out, force)
                 watcher.notice("No unfinished run of this recipe was found; starting a new one.")
             atomic.write_bytes(folder / "recipe.toml", resolved.to_toml().encode())
             run = Run.start(
@@ -292,6 +300,14 @@ def _refuse_other_shape(
                 f"--{name} {value} contradicts --init: that model has {name} {own[name]}.",
                 hint=f"Leave out --{name}, or train from new weights without --init.",
             )
+
+
+def _refuse_overwriting(out: str | Path | None, force: bool) -> None:
+    if out and not force and artefact.is_one(Path(out)):
+        raise UsageError(
+            f"{out} holds a model already, and training would overwrite it.",
+            hint="Name another folder with --out, or add --force.",
+        )
 
 
 def _title(resolved: Recipe) -> str:

@@ -78,7 +78,7 @@ def parse(text: str) -> Search:
 def default_searches(resolved: Recipe) -> list[Search]:
     """Search what usually matters: learning rate, batch size, width and dropout."""
     searches = [Search(key="train.learning_rate", low=3e-5, high=1e-2)]
-    if MODELS[resolved.model].kind != "graph":
+    if not MODELS[resolved.model].own_batches:
         searches.append(Search(key="train.batch_size", choices=(16, 32, 64)))
     config = resolved.model_config
     known = {field.name for field in fields(config)}
@@ -126,7 +126,7 @@ def check(resolved: Recipe, searches: Sequence[Search]) -> None:
                 "compared.",
                 hint="Search settings of [model], [train] and window.lookback.",
             )
-        if search.key == "train.batch_size" and MODELS[resolved.model].kind == "graph":
+        if search.key == "train.batch_size" and MODELS[resolved.model].own_batches:
             raise UsageError(
                 "A step of training on a graph has as many queries as data.queries says.",
                 hint="Leave train.batch_size out of the search.",

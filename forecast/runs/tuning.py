@@ -18,7 +18,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,19 +29,26 @@ import torch
 
 from forecast import atomic, kinds
 from forecast.contracts import Task
-from forecast.device import choose_precision, device_for, set_threads
+from forecast.device import choose_device, choose_precision, set_threads
 from forecast.errors import DataError, ForecastError, UsageError
+from forecast.locks import exclusive
 from forecast.models import MODELS, building
+from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import search_space
 from forecast.runs.search_space import Search
-from forecast.tracking import Run, home
+from forecast.tracking import Run
 from forecast.training.loop import Interrupted, Silence, Watcher, fit
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 _STARTUP_TRIALS = 5
+# The lock of the file of trials, and seconds to wait for it: it is held for moments.
+_LOCK, _PATIENCE = ".lock", 120.0
+# Seconds between looks at trials that other processes have under way.
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,23 +110,12 @@ def tune(
     search_space.check(resolved, searches)
     searches = [search_space.with_own(search, resolved) for search in searches]
     named = json.dumps([resolved.digest(), [repr(search) for search in searches]])
-    folder = home() / "tuning" / hashlib.sha256(named.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    study: Study = optuna.create_study(
-        storage=f"sqlite:///{folder / 'trials.db'}",
-        study_name=resolved.model,
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(
-            seed=resolved.train.seed, n_startup_trials=_STARTUP_TRIALS
-        ),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=1),
-    )
+    folder = home_folder("tuning", hashlib.sha256(named.encode()).hexdigest()[:12])
+    study = _open_study(resolved, searches, folder)
     states = optuna.trial.TrialState
     done = len(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
     if done:
         watcher.notice(f"Going on with {done} trials that are done already.")
-    if not done:
-        study.enqueue_trial(search_space.as_it_stands(resolved, searches), skip_if_exists=True)
     parent = Run.start(
         experiment=resolved.tracking.experiment,
         name=f"tune-{resolved.source_name}-{resolved.model}",
@@ -129,12 +127,28 @@ def tune(
     status = "FAILED"
     cache: dict[str, Task] = {}
     try:
-        study.optimize(
-            lambda trial: _trial(trial, resolved, searches, parent.run_id, folder, cache, watcher),
-            n_trials=max(0, trials - done),
-            timeout=seconds,
-            callbacks=[lambda study, trial: _keep_best(study, resolved, searches, folder)],
-        )
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while deadline is None or time.monotonic() < deadline:
+            with ExitStack() as held:
+                trial = _next_trial(study, trials, folder, held)
+                if trial is None and not study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+                    break
+                if trial is None:
+                    # Others are at the last ones; if one of them is killed, its trial is ours.
+                    time.sleep(_LOOK_SECONDS)
+                    continue
+                _carry_out(
+                    study,
+                    trial,
+                    lambda trial: _trial(
+                        trial, resolved, searches, parent.run_id, folder, cache, watcher
+                    ),
+                )
+            with exclusive(folder / _LOCK, "this search", _PATIENCE):
+                _keep_best(study, resolved, searches, folder)
+        # Also where the one that found the best was killed before it could write it down.
+        with exclusive(folder / _LOCK, "this search", _PATIENCE):
+            _keep_best(study, resolved, searches, folder)
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt) as error:
         status = "KILLED"
@@ -156,9 +170,78 @@ def tune(
         settings=search_space.chosen(best.params, searches),
         loss=best.value,
         default_loss=first.value if first else None,
-        trials=len(study.trials),
+        trials=len(complete) + len(study.get_trials(states=(states.PRUNED,))),
         pruned=len(study.get_trials(states=(states.PRUNED,))),
     )
+
+
+def _open_study(resolved: Recipe, searches: Sequence[Search], folder: Path) -> Study:
+    """Open the file of trials; one process at a time, for the first one makes its tables."""
+    optuna = _optuna()
+    with exclusive(folder / _LOCK, "this search", _PATIENCE):
+        study: Study = optuna.create_study(
+            storage=f"sqlite:///{folder / 'trials.db'}",
+            study_name=resolved.model,
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(
+                seed=resolved.train.seed, n_startup_trials=_STARTUP_TRIALS
+            ),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=1),
+        )
+        if not study.get_trials():
+            study.enqueue_trial(search_space.as_it_stands(resolved, searches))
+    return study
+
+
+def _next_trial(study: Study, trials: int, folder: Path, held: ExitStack) -> Trial | None:
+    """Begin the next trial and hold it, unless as many as wanted are done or under way elsewhere.
+
+    A trial whose process was killed is set to failed, and its settings are tried again.
+    """
+    states = _optuna().trial.TrialState
+    with exclusive(folder / _LOCK, "this search", _PATIENCE):
+        for lost in study.get_trials(states=(states.RUNNING,)):
+            try:
+                with exclusive(_lock_of(folder, lost.number), "the trial"):
+                    study.tell(lost.number, state=states.FAIL)
+            except ForecastError:
+                continue  # another process is at it
+            _try_again(study, lost)
+            _lock_of(folder, lost.number).unlink(missing_ok=True)
+        taken = study.get_trials(states=(states.COMPLETE, states.PRUNED, states.RUNNING))
+        if len(taken) >= trials:
+            return None
+        trial = study.ask()
+        held.enter_context(exclusive(_lock_of(folder, trial.number), "the trial"))
+        return trial
+
+
+def _try_again(study: Study, lost: FrozenTrial) -> None:
+    # What it was to be told, if it was killed before it asked for all of it.
+    settings = lost.system_attrs.get("fixed_params", {}) | lost.params
+    if settings:
+        study.enqueue_trial(settings)
+
+
+def _lock_of(folder: Path, number: int) -> Path:
+    return folder / f".trial-{number}.lock"
+
+
+def _carry_out(study: Study, trial: Trial, objective: Callable[[Trial], float]) -> None:
+    """Run a trial and write its end down, whatever it is."""
+    optuna = _optuna()
+    states = optuna.trial.TrialState
+    try:
+        value = objective(trial)
+    except optuna.TrialPruned:
+        study.tell(trial, state=states.PRUNED)
+    except BaseException:
+        study.tell(trial, state=states.FAIL)
+        # Stopped or failed, not judged: the next call tries it again.
+        _try_again(study, study.get_trials()[trial.number])
+        raise
+    else:
+        study.tell(trial, value)
 
 
 def _trial(
@@ -179,12 +262,12 @@ def _trial(
         # Such as a width that the number of heads does not divide.
         watcher.notice(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error
-    device = device_for(own.train.device, MODELS[own.model].kind)
+    device = choose_device(MODELS[own.model].device(own.train.device))
     key = json.dumps([own.to_dict()["data"], own.to_dict()["window"]], sort_keys=True)
     try:
         task = cache.get(key) or kinds.open_task(own, None, device)
         cache[key] = task
-        if MODELS[own.model].kind == "graph":
+        if MODELS[own.model].own_batches:
             # A step of a graph has as many queries as the task says.
             own = own.replace("train", batch_size=task.recipe.train.batch_size)
         torch.manual_seed(own.train.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,10 @@ def more_is_better(measure: str) -> bool:
 
 
 def beaten_by(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the baselines that score better than the model, the best one first."""
+    """Name the baselines that score better than the model, the best one first.
+
+    A score that is not finite is worse than any that is.
+    """
     measure, more = judged(scores)
     own = scores[measure]
     if own is None:
@@ -35,9 +39,10 @@ def beaten_by(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, An
     better = [
         (sign * figures[measure], name)
         for name, figures in baselines.items()
-        if figures.get(measure) is not None
+        if figures.get(measure) is not None and math.isfinite(figures[measure])
     ]
-    return [name for error, name in sorted(better) if error < sign * own]
+    limit = sign * own if math.isfinite(own) else math.inf
+    return [name for error, name in sorted(better) if error < limit]
 
 
 def flat(metrics: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:

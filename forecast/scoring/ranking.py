@@ -6,6 +6,8 @@ Conventions:
     AP, AUC: over all scores of a part pooled, equal scores counted together.
     NDCG@k: gains are the true values, discounted by log2 of the place + 1; of equal scores each
         place is shared by all.
+    not finite: a score that is no finite number is the worst: a positive is last, a negative is
+        above it.
     masked: sensors report 0 where they report nothing; such cells count nowhere.
 
 Letters: n queries, K candidates, H horizon, C sensors.
@@ -29,7 +31,9 @@ def ranks(
     mask: Bool[Tensor, "n K"] | None = None,
 ) -> Float[Tensor, " n"]:
     """Rank each positive among its negatives, those that `mask` calls False left out."""
-    above, equal = negatives > positive[:, None], negatives == positive[:, None]
+    # Not `negatives > positive`, which is False of NaN on either side.
+    above = ~(negatives <= positive[:, None]) | ~positive.isfinite()[:, None]
+    equal = (negatives == positive[:, None]) & ~above
     if mask is not None:
         above, equal = above & mask, equal & mask
     return 1 + above.sum(1).double() + 0.5 * equal.sum(1).double()
@@ -59,6 +63,9 @@ def hits(places: Float[Tensor, " n"], at: int = 10) -> float:
 
 def _counts(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Count positives and all down to each different score, the highest first."""
+    scores = torch.where(
+        scores.isnan() | scores.isposinf(), torch.where(truth, -math.inf, math.inf), scores
+    )
     order = scores.argsort(descending=True)
     ranked = scores[order]
     last = torch.cat([ranked[1:] != ranked[:-1], torch.ones(1, dtype=torch.bool)])
@@ -86,6 +93,8 @@ def area_under_curve(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> 
 def ndcg(scores: Float[Tensor, "n K"], truth: Float[Tensor, "n K"], at: int = 10) -> float:
     """Weigh the true values at the first places against the best order; rows of zeros are left out.
 
+    A row with a score that is NaN or infinite above gains nothing.
+
     Source: Järvelin and Kekäläinen, ACM TOIS 20, 2002; ties as in McSherry and Najork, ECIR 2008.
     """
     truth = truth[:, : scores.shape[1]].double()
@@ -94,13 +103,16 @@ def ndcg(scores: Float[Tensor, "n K"], truth: Float[Tensor, "n K"], at: int = 10
     weights = torch.zeros(scores.shape[1], dtype=torch.float64)
     weights[:at] = 1 / torch.arange(2, at + 2, dtype=torch.float64).log2()
     cumulated = torch.cat([weights.new_zeros(1), weights.cumsum(0)])
+    ordered = ~(scores.isnan() | scores.isposinf()).any(1)
+    scores = torch.where(ordered[:, None], scores, 0.0)
     ascending = (-scores).sort(1).values.contiguous()
     first = torch.searchsorted(ascending, (-scores).contiguous())
     last = torch.searchsorted(ascending, (-scores).contiguous(), right=True)
     share = (cumulated[last] - cumulated[first]) / (last - first)
     best = (truth.sort(1, descending=True).values * weights).sum(1)
     counted = best > 0
-    return float(((truth * share).sum(1)[counted] / best[counted]).mean())
+    gained = (truth * share).sum(1) * ordered
+    return float((gained[counted] / best[counted]).mean())
 
 
 def masked_errors(

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from forecast.batch import Spec
 from forecast.batch.windows import Series, Windows, origins
 from forecast.catalogue import DATASETS, files
-from forecast.catalogue.dataset import Split
+from forecast.catalogue.dataset import Dataset, Split
 from forecast.errors import DataError, UsageError
 from forecast.series.calendar import Marks, calendar_features, season_length
 from forecast.series.covariates import Covariates
@@ -67,7 +67,7 @@ class SeriesData:
 def locate(source: str) -> Path:
     """Find the file that a data set's name or a path stands for."""
     known = DATASETS.get(source)
-    return files.locate(known.files[0]) if known and known.kind == "series" else Path(source)
+    return files.locate(known.files[0]) if isinstance(known, Dataset) else Path(source)
 
 
 def load(

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import nn
 
+from forecast import contracts
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.catalogue.dataset import Split
 from forecast.contracts import DatasetInfo, Finished, Fold, Plan, too_short
@@ -23,6 +24,7 @@ from forecast.scoring.comparison import flat
 from forecast.series import data as loading
 from forecast.series import memory_report, pictures, rolling_origin, score
 from forecast.series import predict as prediction
+from forecast.series import predict_files as files
 from forecast.series.context import read_context
 from forecast.series.data import SeriesData
 from forecast.series.forecaster import Forecaster
@@ -31,6 +33,20 @@ from forecast.tables.formats import shown
 from forecast.training.loop import Fitted
 
 _MEASURES = ("mse", "mae", "rmse", "smape", "mase", "rmsse")
+NOUN = "tables"
+OPTIONS = frozenset[str](
+    {
+        "date_format",
+        "timezone",
+        "fill",
+        "history",
+        "future",
+        "level",
+        "intervals",
+        "resume",
+        "safe_ids",
+    }
+)
 
 
 def continued(resolved: Recipe, start: Forecaster) -> Recipe:
@@ -99,6 +115,9 @@ def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) ->
     return prediction.predict(forecaster, source, device, **options)
 
 
+predict_files = files.predict_files
+
+
 def predict_frame(
     forecaster: Forecaster, frame: pl.DataFrame, *, level: Sequence[float] | None = None
 ) -> pl.DataFrame:
@@ -117,6 +136,11 @@ def predict_frame(
 
 
 restore = Forecaster.restored
+
+
+def window_length(resolved: Recipe, step: int | None, ahead: int | None) -> int:
+    """Length of a backtest's window."""
+    return contracts.window_length(step, ahead)
 
 
 def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
@@ -219,7 +243,7 @@ class SeriesTask:
         # The one time that this run looks at the test part.
         scores = score.score_all(models, data, calibrations=calibrations)
         metrics = {
-            "protocol": score.PROTOCOL,
+            "protocol": score.protocol(model),
             "test": scores.pop("model"),
             "baselines": scores,
             "validation": self._validation(model, fitted),

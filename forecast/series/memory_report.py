@@ -20,7 +20,7 @@ from torch import nn
 
 from forecast.batch import SeriesBatch
 from forecast.batch.windows import Windows
-from forecast.models.stateful.model import Carrying
+from forecast.models.stateful.model import StatefulModel
 from forecast.models.titans.layers import Memory, Readings
 from forecast.models.titans.model import Titans
 from forecast.recipe import Recipe
@@ -65,12 +65,11 @@ def readings(model: nn.Module, windows: Windows) -> list[list[Readings]]:
         Of each block, in order, the readings of some streams: of those tokens that are written.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, Memory)]
-    if not layers or not len(windows):
+    if not isinstance(model, StatefulModel) or not layers or not len(windows):
         return []
     pieces: dict[Memory, list[Readings]] = {}
 
-    def note(layer: nn.Module, inputs: tuple[Any, ...], _: object) -> None:
-        assert isinstance(layer, Memory)
+    def note(layer: Memory, inputs: tuple[Any, ...], _: object) -> None:
         written = inputs[1].live[0]
         found = layer.readings(*inputs)
         pieces[layer].append(Readings(*(part[:, :, written] for part in found)))
@@ -81,7 +80,7 @@ def readings(model: nn.Module, windows: Windows) -> list[list[Readings]]:
     try:
         for stream in _streams(model, windows):
             pieces |= {layer: [] for layer in layers}
-            model.run(stream, kept=0)  # pyright: ignore[reportCallIssue]
+            model.run(stream, kept=0)
             for place, layer in enumerate(layers):
                 whole = [torch.cat(part, 2) for part in zip(*pieces[layer], strict=True)]
                 if whole and whole[0].shape[2]:
@@ -121,10 +120,10 @@ def figures(streams: Sequence[Readings], patch: int) -> dict[str, float]:
     }
 
 
-def _streams(model: nn.Module, windows: Windows) -> Iterator[SeriesBatch]:
+def _streams(model: StatefulModel, windows: Windows) -> Iterator[SeriesBatch]:
     """Give some streams one by one, the first variates of the first series, with all history."""
     part = rolling_origin.history(model, windows)
-    together = cast(Carrying, model).together
+    together = model.together
     count = 0
     for number in range(len(part)):
         batch = part.batch(torch.tensor([number], device=part.device))

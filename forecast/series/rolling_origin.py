@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import TypeIs
 
 from forecast.batch import Batches, Forecast, SeriesBatch
 from forecast.batch.segments import Segments, histories, segments
 from forecast.batch.windows import Windows
-from forecast.models.stateful.model import Carrying
+from forecast.models.stateful.model import StatefulModel
 
 # A memory of rows is soft: what lies this many times its length back no longer shows.
 _WARM_UP = 4
@@ -24,9 +24,9 @@ _WARM_UP = 4
 _MOST_ORIGINS = 20_000
 
 
-def carries_state(model: nn.Module) -> bool:
-    """Tell whether a model carries a state from row to row."""
-    return hasattr(model, "init_state")
+def carries_state(model: nn.Module) -> TypeIs[StatefulModel]:
+    """Whether a model carries a state from row to row."""
+    return isinstance(model, StatefulModel)
 
 
 class Cold(nn.Module):
@@ -41,14 +41,14 @@ class Cold(nn.Module):
         return self.model(batch)
 
 
-def history(model: nn.Module, windows: Windows) -> Segments:
+def history(model: StatefulModel, windows: Windows) -> Segments:
     """Cover windows by segments with as much history as a model that carries a state remembers."""
-    return histories(windows, warm_up=_recent(model) if cast(Carrying, model).forgets else None)
+    return histories(windows, warm_up=_recent(model) if model.forgets else None)
 
 
-def _recent(model: nn.Module) -> int:
-    """Tell after how many rows the memories of a model have filled up, however they began."""
-    return _WARM_UP * cast(Carrying, model).context
+def _recent(model: StatefulModel) -> int:
+    """Rows after which the memories of a model have filled up, however they began."""
+    return _WARM_UP * model.context
 
 
 def prepare(
@@ -64,12 +64,15 @@ def prepare(
     """
     if not carries_state(model):
         return train, val
-    carrying = cast(Carrying, model)
     if fresh:
         thinned = train.every(max(1, round(len(train) / _MOST_ORIGINS)))
-        carrying.solve(*(histories(part, warm_up=_recent(model)) for part in (thinned, val)))
+        model.solve(*(histories(part, warm_up=_recent(model)) for part in (thinned, val)))
     cut = segments(
-        train, warm_up=carrying.warm_up, scored=carrying.segment, stride=carrying.segment // 2
+        train,
+        warm_up=model.warm_up,
+        scored=model.segment,
+        stride=model.segment // 2,
+        carried=model.carried,
     )
     return cut, history(model, val)
 
@@ -93,7 +96,7 @@ def answers(
             yield model(batch), batch
         return
     for segment in history(model, windows).batches(size):
-        dense, _ = cast(Carrying, model).run(segment, kept=segment.scored)
+        dense, _ = model.run(segment, kept=segment.scored)
         truth, mask = segment.truth()
         last, series = segment.past[:, -segment.scored :, None], segment.series_id
         if series is not None:
@@ -115,21 +118,21 @@ def answers(
             )
 
 
-def beginnings(model: nn.Module, windows: Windows) -> Segments:
+def beginnings(model: StatefulModel, windows: Windows) -> Segments:
     """Cut windows of a part into streams that begin anew, each with the history it could have had.
 
     They are as long as the memories of the model, or half the part where that is shorter, and one
     begins every eighth of that.
     """
     longest = histories(windows, warm_up=0).scored
-    scored = min(cast(Carrying, model).context, max(1, longest // 2))
+    scored = min(model.context, max(1, longest // 2))
     cut = segments(windows, warm_up=_recent(model), scored=scored, stride=1)
     return cut.every(max(1, scored // 8))
 
 
 @torch.no_grad()
 def early_errors(
-    model: nn.Module, part: Segments, size: int = 1_024
+    model: StatefulModel, part: Segments, size: int = 1_024
 ) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
     """Measure the error by how many rows of a stream were seen before the forecast.
 
@@ -147,14 +150,13 @@ def early_errors(
         where nothing was observed.
     """
     model.eval()
-    carrying = cast(Carrying, model)
     sums = torch.zeros(3, part.scored, dtype=torch.float64, device=part.device)
     for segment in part.batches(size):
         truth, mask = segment.truth()
         observed = torch.ones_like(truth) if mask is None else mask.double()
         late = segment.rows_from(part.warm_up)
         for place, batch in enumerate((late, segment)):
-            dense, _ = carrying.run(batch, kept=part.scored)
+            dense, _ = model.run(batch, kept=part.scored)
             error = (dense.values.double() - truth).square() * observed
             sums[place] += error.sum((0, 2, 3))
         sums[2] += observed.sum((0, 2, 3))

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from forecast.batch import Forecast, SeriesBatch
 from forecast.batch.windows import Windows
+from forecast.contracts import refuse_changed
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.models import BASELINES, MODELS, building
+from forecast.models.protocols import ClosedForm
 from forecast.recipe import DataSection
 from forecast.scoring.measures import ErrorSums, IntervalSums, QuantileSums
 from forecast.series import data as loading
@@ -158,8 +160,8 @@ def fit_baselines(data: SeriesData) -> dict[str, nn.Module]:
 
 def fit_closed_form(model: nn.Module, data: SeriesData) -> None:
     """Solve for a closed-form model; those with nothing to solve are left as they are."""
-    if hasattr(model, "fit"):
-        model.fit(data.windows("train"), data.windows("val"))  # pyright: ignore[reportCallIssue]
+    if isinstance(model, ClosedForm):
+        model.fit(data.windows("train"), data.windows("val"))
 
 
 def calibrate_all(
@@ -191,6 +193,13 @@ def score_all(
         )
         for place, (name, model) in enumerate(models.items())
     }
+
+
+def protocol(model: nn.Module) -> str:
+    """Name the protocol, and whether the model reads more rows than the baselines beside it."""
+    if not rolling_origin.carries_state(model):
+        return PROTOCOL
+    return f"{PROTOCOL}, but the model reads all rows before an origin, baselines the lookback"
 
 
 def evaluate(
@@ -274,7 +283,7 @@ def evaluate(
         calibrations["model"] = forecaster.calibration.to(place)
     scores = score_all(models, data, calibrations=calibrations)
     return {
-        "protocol": (PROTOCOL if source is None else "every window of the file")
+        "protocol": (protocol(models["model"]) if source is None else "every window of the file")
         + (", each from its lookback alone" if cold else ""),
         "data": source or section.source,
         "metrics": {"test": scores.pop("model"), "baselines": scores},

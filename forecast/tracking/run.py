@@ -300,7 +300,7 @@ class Run:
             self._reconnect()
         if self._target is None or not self._target.model_id:
             raise ForecastError("no model of this run is on the tracking server.")
-        return model.register(self._target.client, self._target.model_id, name, alias)
+        return model.register(self._target.client, self._target.model_id, name, alias, once=True)
 
     def _lost(self, error: Exception) -> None:
         """Give the server up for a while; the caller has spooled what did not get through."""

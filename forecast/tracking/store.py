@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from forecast.catalogue.files import user_data_directory
 from forecast.errors import ForecastError
 from forecast.locks import exclusive
+from forecast.paths import home
 from forecast.tracking.deadline import DeadlineError, Limited, within
 
 if TYPE_CHECKING:
@@ -47,13 +47,6 @@ _HEALTH_SECONDS = 6.0
 _BUSY_SECONDS = 5.0
 _MAKING_SECONDS = 120.0
 _SIZE = ("page_count", "page_size")
-
-
-def home() -> Path:
-    """Return the folder of the default store, of its artifacts and of runs; it need not exist."""
-    if stated := os.environ.get("FORECAST_HOME"):
-        return Path(stated).expanduser().absolute()
-    return user_data_directory() / "forecast"
 
 
 def tracking_uri() -> str:

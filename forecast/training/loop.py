@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from forecast.batch import Batches
 from forecast.device import autocast, choose_precision, memory_errors
 from forecast.errors import ForecastError, UsageError
+from forecast.models.protocols import Validated
 from forecast.recipe import TrainSection
 from forecast.training.checkpoint import Checkpoint, Progress
 from forecast.training.distributed import Alone, Lost, Team
-from forecast.training.optimizer import Adam
+from forecast.training.optimizer import Adam, local
 
 # Windows in a batch of evaluation: the sums do not depend on it.
 EVALUATION_BATCH = 256
@@ -101,7 +102,8 @@ def fit(
 
     The loss of a step is the mean over the observed targets of its batch. The validation loss is a
     sum over all validation targets divided once, so that it does not depend on the batch size;
-    without validation windows the training loss takes its place. A model with
+    without validation windows the training loss takes its place. A loss that is not finite is never
+    the best. A model with
     `validation(batch) -> (sum, count)` is judged by that instead of its loss, and from before the
     first epoch on: where training improves nothing, the model stays as it started.
 
@@ -118,7 +120,7 @@ def fit(
         Interrupted: SIGINT or SIGTERM came; everything up to the last step is saved.
         Lost: another process has ended; everything up to the last step is saved, or where each
             had a part of the weights, up to the last checkpoint.
-        UsageError: the loss is no longer finite, or memory ran out.
+        UsageError: a loss or a weight is no longer finite, or memory ran out.
     """
     watcher, team = watcher or Silence(), team or Alone()
     device = train.device
@@ -141,11 +143,14 @@ def fit(
     total_steps = steps * section.epochs
     watcher.begin(section.epochs, steps)
     saved = reported = time.monotonic()
-    if progress.best_loss is None and len(val) and hasattr(model, "validation"):
-        progress.best_loss = validation_loss(model, val)
+    if progress.best_loss is None and len(val) and isinstance(model, Validated):
+        before = validation_loss(model, val)
+        progress.best_loss = before if math.isfinite(before) else None
 
     def rate(epoch: int, step: int) -> float:
-        return section.learning_rate * schedule(epoch, epoch * steps + step, total_steps)
+        return section.learning_rate * schedule(
+            epoch, epoch * steps + step, total_steps, section.warm_up
+        )
 
     losses = torch.zeros(2, dtype=torch.float64, device=device)
 
@@ -196,10 +201,18 @@ def fit(
                     if stop:
                         raise Interrupted(pending[0] if pending else signal.SIGTERM)
                 if now - reported > _REPORT_SECONDS:
-                    watcher.step(progress.epoch, progress.step, _finite(losses, section))
+                    watcher.step(
+                        progress.epoch,
+                        progress.step,
+                        _mean(losses, "training", progress.epoch, section),
+                    )
                     reported = now
-            train_loss = _finite(losses, section)
+            train_loss = _mean(losses, "training", progress.epoch, section)
             val_loss = validation_loss(model, val, team) if len(val) else train_loss
+            if not math.isfinite(val_loss):
+                raise _diverged("validation loss", progress.epoch, section)
+            if _broken(model, team, device):
+                raise _diverged("weights", progress.epoch, section)
             progress.epoch, progress.step = progress.epoch + 1, 0
             progress.loss_sum = progress.loss_count = 0.0
             progress.stale += 1
@@ -239,7 +252,7 @@ def validation_loss(model: nn.Module, val: Batches[object], team: Team | None = 
     """
     team = team or Alone()
     model.eval()
-    loss_of = cast(Loss, getattr(model, "validation", model.loss))
+    loss_of = model.validation if isinstance(model, Validated) else cast(Loss, model.loss)
     total, count, place = 0.0, 0.0, team.size
     for number, batch in enumerate(val.batches(EVALUATION_BATCH)):
         place = number % team.size
@@ -258,19 +271,20 @@ def _cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _one_cycle(done: float, warm_up: float = 0.1) -> float:
+def _one_cycle(done: float, warm_up: float) -> float:
     if done < warm_up:
         # From a twenty-fifth of the full rate up to it, along half a cosine.
         return 0.04 + 0.96 * (1 - _cosine(done / warm_up))
     return _cosine((done - warm_up) / (1 - warm_up))
 
 
-# (epochs finished, steps finished, steps of the whole training) -> factor of the learning rate
-SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
-    "constant": lambda epoch, step, total: 1.0,
-    "halving": lambda epoch, step, total: 0.5 ** max(0, epoch - 1),
-    "cosine": lambda epoch, step, total: _cosine(step / total),
-    "onecycle": lambda epoch, step, total: _one_cycle(step / total),
+# (epochs finished, steps finished, steps of the whole training, share of them that `onecycle` takes
+# on its way up) -> factor of the learning rate
+SCHEDULES: dict[str, Callable[[int, int, int, float], float]] = {
+    "constant": lambda epoch, step, total, up: 1.0,
+    "halving": lambda epoch, step, total, up: 0.5 ** max(0, epoch - 1),
+    "cosine": lambda epoch, step, total, up: _cosine(step / total),
+    "onecycle": lambda epoch, step, total, up: _one_cycle(step / total, up),
 }
 
 
@@ -282,15 +296,27 @@ def _exhausted(progress: Progress, section: TrainSection) -> bool:
     return section.patience > 0 and progress.stale >= section.patience
 
 
-def _finite(losses: Tensor, section: TrainSection) -> float:
+def _mean(losses: Tensor, name: str, epoch: int, section: TrainSection) -> float:
     total, count = losses.tolist()
     if not math.isfinite(total):
-        raise UsageError(
-            f"The training loss is no longer finite at learning rate {section.learning_rate:g}.",
-            hint=f"Try --set train.learning_rate={section.learning_rate / 10:g} or "
-            "--set train.clip=1.0",
-        )
+        raise _diverged(f"{name} loss", epoch, section)
     return total / max(count, 1.0)
+
+
+def _broken(model: nn.Module, team: Team, device: torch.device) -> bool:
+    """Whether a weight of any process is not finite: the last step of an epoch may have done it."""
+    broken = any(not bool(local(weight.detach()).isfinite().all()) for weight in model.parameters())
+    return bool(team.total(torch.tensor(float(broken), device=device)))
+
+
+def _diverged(what: str, epoch: int, section: TrainSection) -> UsageError:
+    verb = "are" if what.endswith("s") and not what.endswith("ss") else "is"
+    return UsageError(
+        f"Epoch {epoch + 1}: the {what} {verb} no longer finite at learning rate "
+        f"{section.learning_rate:g} ({section.precision} precision); the training has diverged.",
+        hint=f"Try --set train.learning_rate={section.learning_rate / 10:g}, "
+        "--set train.clip=1.0, or --set train.precision=fp32.",
+    )
 
 
 @contextmanager

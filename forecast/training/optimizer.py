@@ -10,7 +10,7 @@ Decay Regularization", ICLR 2019, Algorithm 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Adam:
     Args:
         parameters: what to train.
         weight_decay: strength; added to the gradient, or with `decoupled` taken off the weights.
+            Of matrices alone: biases and the scales of norms are left as they are.
         decoupled: AdamW instead of Adam.
     """
 
@@ -53,12 +54,22 @@ class Adam:
     def step(self, learning_rate: float) -> None:
         """Move each parameter that has a gradient."""
         rows = [
-            (*map(_local, (weight, weight.grad, first, second)), step)
+            (*map(local, (weight, weight.grad, first, second)), step)
             for weight, first, second, step in zip(
                 self._parameters, self._first, self._second, self._steps, strict=True
             )
             if weight.grad is not None
         ]
+        # A matrix keeps its two dimensions where processes hold it in parts.
+        decayed = [row for row in rows if row[0].ndim > 1 or not self._weight_decay]
+        others = [row for row in rows if row[0].ndim <= 1 and self._weight_decay]
+        for group, decay in ((decayed, self._weight_decay), (others, 0.0)):
+            if group:
+                self._move(group, learning_rate, decay)
+
+    def _move(
+        self, rows: Sequence[tuple[Tensor, ...]], learning_rate: float, weight_decay: float
+    ) -> None:
         weights, gradients, first, second, steps = (list(part) for part in zip(*rows, strict=True))
         adam(
             weights,
@@ -72,7 +83,7 @@ class Adam:
             beta1=_BETAS[0],
             beta2=_BETAS[1],
             lr=learning_rate,
-            weight_decay=self._weight_decay,
+            weight_decay=weight_decay,
             eps=_EPSILON,
             maximize=False,
             decoupled_weight_decay=self._decoupled,
@@ -97,7 +108,8 @@ class Adam:
         return {"first": self._first, "second": self._second, "steps": self._steps}
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor, which is all of it unless several hold it."""
     # What holds a tensor in parts gives this process's by name; plain tensors have no such method.
-    part: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
+    part: Callable[[], Tensor] | None = getattr(tensor, "tolocal", None)
     return part() if part else tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from forecast.batch.segments import histories, segments
@@ -95,3 +96,38 @@ def test_missing_cells_stay_missing():
     hidden = (truth == 50) & ~observed
     assert hidden[..., 1].any()
     assert not hidden[..., 0].any()
+
+
+def test_half_of_the_training_segments_begin_with_all_their_history():
+    cut = segments(windows("train"), warm_up=2, scored=3, stride=2, carried=1_000)
+    bare = segments(windows("train"), warm_up=2, scored=3, stride=2)
+    counts = {}
+    for epoch in range(8):
+        for number in cut.order(epoch, 0).tolist():
+            index = torch.tensor([number])
+            batch, plain = cut.batch(index), bare.batch(index)
+            # what is scored, and by what truth, is the same
+            assert scored(batch) == scored(plain)
+            seen = batch.rows_from(0).past[0, :, 0]
+            if batch.history:
+                assert seen[0] == OFFSETS[int(batch.series_id)]
+                assert batch.past_mask is None or batch.past_mask.all()
+            begins = int(cut.origins[number] - cut.starts[number]) > cut.lookback
+            if begins:
+                counts.setdefault(number, set()).add(bool(batch.history))
+    carried = sum(True in both for both in counts.values())
+    assert carried == pytest.approx(len(counts) / 2, abs=2)
+    # what is solved for and judged carries none
+    assert all(batch.history == 0 for batch in cut.batches(1))
+
+
+def test_a_segment_without_history_sees_nothing_of_what_its_neighbour_carries():
+    cut = segments(windows("train"), warm_up=2, scored=3, stride=2, carried=1_000)
+    both = torch.arange(len(cut.origins))
+    batch, bare = cut.batch(both), cut._gather(both, None)
+    assert batch.carrying.any()
+    assert not batch.carrying.all()
+    alone = ~batch.carrying
+    width = bare.past.shape[1]
+    assert torch.equal(batch.past[alone, -width:], bare.past[alone])
+    assert not batch.past_mask[alone, :-width].any()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import mlflow
 import numpy as np
@@ -124,3 +126,48 @@ def test_searches_that_make_no_sense_are_refused_at_once(tmp_path, text, words):
     assert words in f"{caught.value} {caught.value.hint}"
     with pytest.raises(UsageError, match="nothing to tune"):
         tuning.tune(recipe.load(tmp_path / "a.csv", model="ridge"), SEARCH)
+
+
+def test_a_first_trial_that_was_killed_is_tried_again_and_the_best_is_written(
+    tmp_path, monkeypatch
+):
+    own = resolved(table(tmp_path / "a.csv"))
+
+    def killed(*_, **__):
+        raise SystemExit(137)  # nothing is told of the trial
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "_carry_out", killed)
+        with pytest.raises(SystemExit):
+            tuning.tune(own, SEARCH, trials=2)
+    tuned = tuning.tune(own, SEARCH, trials=2)
+    assert tuned.trials == 2
+    assert tuned.default_loss is not None
+    # and where the process that found the best died before it could write it down
+    tuned.recipe.unlink()
+    again = tuning.tune(own, SEARCH, trials=2)
+    assert again.trials == 2
+    assert recipe.load(again.recipe).train.batch_size in (8, 32, 64)
+
+
+def test_first_searches_that_begin_together_share_the_trials(tmp_path):
+    """Four processes, one file: no table is made twice and no trial is too many."""
+    script = (
+        "import sys; from forecast import recipe; from forecast.runs import search_space, tuning; "
+        "own = recipe.load(sys.argv[1], model='dlinear', lookback=24, horizon=6, "
+        "settings=['train.epochs=1', 'train.threads=1']); "
+        "search = [search_space.parse('train.learning_rate=1e-4..1e-1')]; "
+        "print(tuning.tune(own, search, trials=3).trials)"
+    )
+    path = table(tmp_path / "a.csv")
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for job in jobs:
+        told, errors = job.communicate(timeout=240)
+        assert job.returncode == 0, errors
+        assert told.strip().endswith("3")

@@ -49,3 +49,19 @@ def test_zeros_and_gaps_of_sensors_count_nowhere():
     assert found["mae"].item() == 3.5
     assert found["rmse"].item() == pytest.approx(math.sqrt(12.5))
     assert found["mape"].item() == pytest.approx(25.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_scores_that_are_no_numbers_rank_last(bad):
+    negatives = torch.tensor([[3.0, 2.0], [bad, 0.0], [bad, bad]])
+    places = ranking.ranks(torch.tensor([bad, 1.0, bad]), negatives)
+    # below both; below the one that is no number; below both again
+    assert places.tolist() == [3.0, 2.0, 3.0]
+    truth = torch.tensor([True, False, True, False])
+    # both positives tie behind both negatives: two of four, as if nothing was known
+    broken = torch.tensor([bad, 1.0, bad, 0.0])
+    assert ranking.average_precision(broken, truth) == 0.5
+    assert ranking.area_under_curve(broken, truth) == 0.0
+    assert ranking.area_under_curve(torch.full((4,), bad), truth) == 0.0
+    shares = torch.tensor([[0.6, 0.4], [0.6, 0.4]])
+    assert ranking.ndcg(torch.tensor([[2.0, 1.0], [bad, 1.0]]), shares) == pytest.approx(0.5)

@@ -209,7 +209,7 @@ def test_a_loss_that_is_no_number_is_reported_with_the_learning_rate():
     model = make()
     with torch.no_grad():
         model.head.bias.fill_(float("nan"))
-    with pytest.raises(UsageError, match=r"no longer finite at learning rate 0\.001"):
+    with pytest.raises(UsageError, match=r"Epoch 1: .* no longer finite at learning rate 0\.001"):
         fit(model, train, val, SECTION)
 
 
@@ -230,13 +230,68 @@ def test_out_of_memory_names_the_batch_size():
 def test_schedules_by_hand():
     halving, cosine, cycle = (SCHEDULES[name] for name in ("halving", "cosine", "onecycle"))
     # the full rate for two epochs, then half of it each time
-    assert [halving(epoch, 0, 1) for epoch in range(5)] == [1, 1, 0.5, 0.25, 0.125]
-    assert cosine(0, 0, 100) == 1
-    assert cosine(0, 50, 100) == pytest.approx(0.5)
-    assert cosine(0, 100, 100) == pytest.approx(0, abs=1e-12)
-    assert cycle(0, 0, 100) == pytest.approx(0.04)
-    assert cycle(0, 10, 100) == pytest.approx(1)
-    assert cycle(0, 100, 100) == pytest.approx(0, abs=1e-12)
+    assert [halving(epoch, 0, 1, 0.3) for epoch in range(5)] == [1, 1, 0.5, 0.25, 0.125]
+    assert cosine(0, 0, 100, 0.3) == 1
+    assert cosine(0, 50, 100, 0.3) == pytest.approx(0.5)
+    assert cosine(0, 100, 100, 0.3) == pytest.approx(0, abs=1e-12)
+    for up in (TrainSection().warm_up, 0.1):
+        assert cycle(0, 0, 100, up) == pytest.approx(0.04)
+        assert cycle(0, round(100 * up), 100, up) == pytest.approx(1)
+        assert cycle(0, 100, 100, up) == pytest.approx(0, abs=1e-12)
+
+
+def test_one_cycle_is_that_of_torch_which_published_recipes_name():
+    cycle, steps = SCHEDULES["onecycle"], 500
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps + 1)
+    for step in range(steps):
+        expected = reference.get_last_lr()[0]
+        # its peak lies a step before 0.3 of all, and it ends at 4e-6 instead of 0
+        assert cycle(0, step, steps, TrainSection().warm_up) == pytest.approx(expected, abs=0.01)
+        optimizer.step()
+        reference.step()
+
+
+class Diverging(nn.Module):
+    """Learn, but from one epoch on be judged by no number, or have a weight that is none."""
+
+    def __init__(self, at, weight):
+        super().__init__()
+        self.number, self.calls = nn.Parameter(torch.zeros(())), 0
+        self.at, self.weight = at, weight
+
+    def loss(self, batch):
+        return (self.number - 1).square(), torch.ones((), dtype=torch.float64)
+
+    def validation(self, batch):
+        self.calls += 1
+        if self.calls > self.at and self.weight:
+            self.number.fill_(float("inf"))
+        bad = self.calls > self.at and not self.weight
+        return torch.tensor(float("nan") if bad else 2.0 - self.calls / 10), torch.ones(())
+
+
+@both
+@pytest.mark.parametrize("weight", [False, True])
+def test_a_validation_that_is_no_number_ends_the_training_and_is_never_the_best(weight):
+    seen = Stopper(9, lambda: None)
+    section = TrainSection(epochs=5, learning_rate=0.01, patience=0)
+    # one call before the first epoch, one after each: the third epoch's is the fourth
+    with pytest.raises(UsageError, match=r"Epoch 3: the .* no longer finite") as caught:
+        fit(Diverging(3, weight), *parts(), section, watcher=seen)
+    assert seen.epochs == 2
+    assert "train.learning_rate=0.001" in caught.value.hint
+
+
+def test_an_untrained_model_judged_by_no_number_may_still_learn():
+    class Late(Judged):
+        def validation(self, batch):
+            if not self.number.item():
+                return torch.tensor(float("nan")), torch.ones(())
+            return super().validation(batch)
+
+    section = TrainSection(epochs=3, learning_rate=0.01)
+    assert fit(Late(wanted=1.0), *parts(), section).best_epoch == 3
 
 
 class Judged(nn.Module):

@@ -19,9 +19,12 @@ def test_it_steps_as_torch_does(decoupled, decay):
     theirs = [value.clone().requires_grad_() for value in start]
     optimizer = Adam(ours, weight_decay=decay, decoupled=decoupled)
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    reference = kind(theirs, lr=0.01, weight_decay=decay)
+    # of the matrix alone: a bias has no weight decay
+    groups = [{"params": theirs[:1]}, {"params": theirs[1:], "weight_decay": 0.0}]
+    reference = kind(groups, lr=0.01, weight_decay=decay)
     for rate in (0.01, 0.01, 0.003, 0.02):
-        reference.param_groups[0]["lr"] = rate
+        for group in reference.param_groups:
+            group["lr"] = rate
         for mine, other in zip(ours, theirs, strict=True):
             gradient = torch.randn_like(mine)
             mine.grad, other.grad = gradient.clone(), gradient.clone()

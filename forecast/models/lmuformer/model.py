@@ -25,18 +25,16 @@ import warnings
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, cast
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
-from forecast.batch.segments import Segments
+from forecast.batch import Spec
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
 from forecast.models.lmuformer.layers import Block, Embedding
-from forecast.models.stateful import model
 from forecast.models.stateful.direct_path import DirectPath
-from forecast.models.stateful.model import Piece, State
+from forecast.models.stateful.model import Piece, State, StatefulModel, own_part
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -132,7 +130,7 @@ def _ample(window: int, season: int) -> int:
     return 8 * math.ceil(least_order(window, season) * 1.2 / 8)
 
 
-class LMUFormer(nn.Module):
+class LMUFormer(StatefulModel):
     """Forecast from every row, with a state of fixed size for each stream.
 
     The forecast is the last value, plus the direct path's linear map of the recent past, plus what
@@ -140,11 +138,9 @@ class LMUFormer(nn.Module):
     holds that value as if it had always been so. Missing values are held.
     """
 
-    # Every batch goes through all blocks.
-    same_path = True
-
-    # A row far enough back no longer shows.
+    # A row far enough back no longer shows, so that a warm-up stands for all history.
     forgets = True
+    carried = 0
 
     def __init__(self, config: LMUFormerConfig, spec: Spec) -> None:
         super().__init__()
@@ -196,55 +192,6 @@ class LMUFormer(nn.Module):
             shapes |= {f"block{number}.{name}": size for name, size in block.sizes().items()}
         return shapes
 
-    def init_state(self, batch_size: int, variates: int | None = None) -> State:
-        """Give the state before the first row of `batch_size` series: tensors (B, G, ...)."""
-        return model.begin(self, batch_size, variates)
-
-    def step(
-        self,
-        x: Float[Tensor, "B C"],
-        state: State,
-        *,
-        mask: Bool[Tensor, "B C"] | None = None,
-        time: Float[Tensor, "B 1 F"] | None = None,
-    ) -> tuple[Forecast, State]:
-        """Take one row of each series in, and forecast: what `run` does, for a single row."""
-        return model.step(self, x, state, mask, time)
-
-    def forward(self, batch: SeriesBatch) -> Forecast:
-        """Forecast what follows windows, by what lies in them and nothing before.
-
-        Returns:
-            Values (B, H, C) in the scaled space of the batch.
-        """
-        return self.run(batch, kept=1)[0].last()
-
-    def run(
-        self,
-        batch: SeriesBatch,
-        state: State | None = None,
-        *,
-        kept: int | None = None,
-        backend: str = "auto",
-    ) -> tuple[DenseForecast, State]:
-        """Forecast from the last `kept` positions of windows, and return the state behind them.
-
-        Args:
-            batch: the windows.
-            state: the state before their first rows; None where there is no history.
-            kept: K; None for all positions.
-            backend: the form of the memories.
-        """
-        return model.run(self, batch, state, kept=kept, backend=backend)
-
-    def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum the squared errors over observed targets, and count those."""
-        return model.loss(self, batch)
-
-    def solve(self, train: Segments, val: Segments) -> None:
-        """Solve for the direct path, the network still adding nothing."""
-        model.solve(self, train, val)
-
     def network(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
         """Give what the network adds behind the last K rows, and its state after them."""
         tokens, live, after = piece.inputs, piece.live, State()
@@ -255,7 +202,7 @@ class LMUFormer(nn.Module):
             tokens, after[name] = layer(tokens, before[name])
         for number, block in enumerate(self.blocks):
             prefix = f"block{number}."
-            own = model.own_part(before, prefix)
+            own = own_part(before, prefix)
             tokens, changed = block(tokens, live, own, piece.backend)
             after |= {prefix + name: part for name, part in changed.items()}
         added = self.head(tokens[:, tokens.shape[1] - piece.kept :])

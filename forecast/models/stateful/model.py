@@ -11,8 +11,9 @@ of a row.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -22,9 +23,9 @@ from forecast.batch import DenseForecast, Forecast, SeriesBatch
 from forecast.batch.segments import SegmentBatch, Segments
 from forecast.errors import UsageError
 from forecast.layers import squared_error
+from forecast.models.protocols import State
 from forecast.models.stateful.direct_path import DirectPath, Known, fading_scale, hold
 
-State = dict[str, Tensor]
 # Rows computed at once where no gradient is wanted: the state goes on, the memory in use does not.
 _PIECE = 1_024
 
@@ -48,9 +49,8 @@ class Piece(NamedTuple):
     backend: str
 
 
-@runtime_checkable
-class Carrying(Protocol):
-    """Describe a model that carries a state.
+class StatefulModel(nn.Module, ABC):
+    """A model that carries a state, around the network that each one writes itself.
 
     Attributes:
         horizon: H.
@@ -64,7 +64,11 @@ class Carrying(Protocol):
         forgets: whether what lies far beyond those no longer shows.
         segment: rows of a training segment that are scored.
         warm_up: rows before them that only bring the state up.
+        carried: most rows of history that half of the training segments begin with.
     """
+
+    # Every batch goes through all blocks.
+    same_path = True
 
     horizon: int
     variates: int
@@ -77,148 +81,146 @@ class Carrying(Protocol):
     forgets: bool
     segment: int
     warm_up: int
+    carried: int
 
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Give the weights."""
-        ...
-
+    @abstractmethod
     def state_sizes(self) -> Mapping[str, tuple[int, ...]]:
-        """Give the shape of each part of the state that the network has for a stream."""
-        ...
+        """Shape of each part of the state that the network has for a stream."""
 
+    @abstractmethod
     def network(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
-        """Give what the network adds behind the last K rows, and its state after them."""
-        ...
+        """Compute what the network adds behind the last K rows, and its state after them."""
+
+    def init_state(self, batch_size: int, variates: int | None = None) -> State:
+        """State before the first row of `batch_size` series: tensors (B, G, ...).
+
+        Returns:
+            `count` rows since the first observation and `last` value, `recent` values and `direct`
+            memory, `scale` (mean and variance), as far as the model has them, and the parts of its
+            network.
+        """
+        groups = (variates or self.variates) // self.together
+        shapes: dict[str, tuple[int, ...]] = {"last": (self.together,)}
+        if self.direct is not None:
+            shapes |= self.direct.sizes(self.together)
+        if self.half_life:
+            shapes["scale"] = (self.together, 2)
+        shapes |= self.state_sizes()
+        weight = next(self.parameters())
+        # Not of its like: one among several processes may hold it in parts.
+        state = {
+            name: torch.zeros(batch_size, groups, *shape, dtype=weight.dtype, device=weight.device)
+            for name, shape in shapes.items()
+        }
+        state["count"] = torch.zeros(
+            batch_size, groups, self.together, dtype=torch.int64, device=weight.device
+        )
+        return state
+
+    def step(
+        self,
+        x: Float[Tensor, "B C"],
+        state: State,
+        *,
+        mask: Bool[Tensor, "B C"] | None = None,
+        time: Float[Tensor, "B 1 F"] | None = None,
+        future_time: Float[Tensor, "B H F"] | None = None,
+    ) -> tuple[Forecast, State]:
+        """Take one row of each series in, and forecast: what `run` does, for a single row.
+
+        Args:
+            x: the row in scaled space, 0 where a value is missing.
+            state: of these series, row by row; they need not have begun together.
+            mask: False where a value is missing.
+            time: the calendar features of the row, if the model sees them.
+            future_time: those of the horizon, which these models do not read.
+
+        Returns:
+            The forecast (B, H, C), and the next state.
+        """
+        seen = None if mask is None else mask.unsqueeze(1)
+        values, state = _advance(self, x.unsqueeze(1), seen, time, state, 1, "auto")
+        return Forecast(values=values[:, 0]), state
+
+    def forward(self, batch: SeriesBatch) -> Forecast:
+        """Forecast what follows windows, by what lies in them and nothing before.
+
+        Returns:
+            Values (B, H, C) in the scaled space of the batch.
+        """
+        return self.run(batch, kept=1)[0].last()
 
     def run(
-        self, batch: SeriesBatch, state: State | None = None, *, kept: int | None = None
+        self,
+        batch: SeriesBatch,
+        state: State | None = None,
+        *,
+        kept: int | None = None,
+        backend: str = "auto",
     ) -> tuple[DenseForecast, State]:
-        """Forecast from the last `kept` positions, None for all, and return the state."""
-        ...
+        """Forecast from the last `kept` positions of windows, and return the state behind them.
 
-    def solve(self, train: Segments, val: Segments) -> None:
-        """Solve for what has a closed form."""
-        ...
+        Args:
+            batch: the windows.
+            state: the state before their first rows; None where there is no history.
+            kept: K; None for all positions.
+            backend: the form of Legendre memories.
+        """
+        past = batch.past
+        count, rows, variates = past.shape
+        state = self.init_state(count, variates) if state is None else state
+        kept = rows if kept is None else kept
+        size = rows if torch.is_grad_enabled() else _PIECE
+        values: list[Tensor] = [past.new_empty(count, 0, self.horizon, variates)]
+        for piece, some in _pieces(rows, kept, size):
+            forecasts, state = _advance(
+                self,
+                past[:, piece],
+                None if batch.past_mask is None else batch.past_mask[:, piece],
+                None if batch.past_time is None else batch.past_time[:, piece],
+                state,
+                some,
+                backend,
+            )
+            values.append(forecasts)
+        return DenseForecast(values=torch.cat(values, 1)), state
 
+    def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Sum the squared errors over observed targets, and count those.
 
-def begin(model: Carrying, batch_size: int, variates: int | None = None) -> State:
-    """Give the state before the first row of `batch_size` series.
-
-    Returns:
-        Tensors (B, G, ...): `count` rows since the first observation and `last` value, `recent`
-        values and `direct` memory, `scale` (mean and variance), as far as the model has them, and
-        the parts of its network.
-    """
-    groups = (variates or model.variates) // model.together
-    shapes: dict[str, tuple[int, ...]] = {"last": (model.together,)}
-    if model.direct is not None:
-        shapes |= model.direct.sizes(model.together)
-    if model.half_life:
-        shapes["scale"] = (model.together, 2)
-    shapes |= model.state_sizes()
-    weight = next(model.parameters())
-    # Not of its like: one among several processes may hold it in parts.
-    state = {
-        name: torch.zeros(batch_size, groups, *shape, dtype=weight.dtype, device=weight.device)
-        for name, shape in shapes.items()
-    }
-    state["count"] = torch.zeros(
-        batch_size, groups, model.together, dtype=torch.int64, device=weight.device
-    )
-    return state
-
-
-def step(
-    model: Carrying,
-    x: Float[Tensor, "B C"],
-    state: State,
-    mask: Bool[Tensor, "B C"] | None,
-    time: Float[Tensor, "B 1 F"] | None,
-) -> tuple[Forecast, State]:
-    """Take one row of each series in, and forecast.
-
-    Args:
-        model: the model.
-        x: the row in scaled space, 0 where a value is missing.
-        state: of these series, row by row; they need not have begun together.
-        mask: False where a value is missing.
-        time: the calendar features of the row, if the model sees them.
-
-    Returns:
-        The forecast (B, H, C), and the next state.
-    """
-    seen = None if mask is None else mask.unsqueeze(1)
-    values, state = _advance(model, x.unsqueeze(1), seen, time, state, 1, "auto")
-    return Forecast(values=values[:, 0]), state
-
-
-def run(
-    model: Carrying,
-    batch: SeriesBatch,
-    state: State | None = None,
-    *,
-    kept: int | None = None,
-    backend: str = "auto",
-) -> tuple[DenseForecast, State]:
-    """Forecast from every position of every window, and return the state behind it.
-
-    Args:
-        model: the model.
-        batch: the windows.
-        state: the state before their first rows; None where there is no history.
-        kept: how many of the last positions to forecast from; None for all.
-        backend: the form of Legendre memories.
-    """
-    past = batch.past
-    count, rows, variates = past.shape
-    state = begin(model, count, variates) if state is None else state
-    kept = rows if kept is None else kept
-    size = rows if torch.is_grad_enabled() else _PIECE
-    values: list[Tensor] = [past.new_empty(count, 0, model.horizon, variates)]
-    for piece, some in _pieces(rows, kept, size):
-        forecasts, state = _advance(
-            model,
-            past[:, piece],
-            None if batch.past_mask is None else batch.past_mask[:, piece],
-            None if batch.past_time is None else batch.past_time[:, piece],
-            state,
-            some,
-            backend,
-        )
-        values.append(forecasts)
-    return DenseForecast(values=torch.cat(values, 1)), state
-
-
-def loss(model: Carrying, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Sum the squared errors over observed targets, and count those.
-
-    Of a segment every scored position counts; the rows before them bring the state up and pass no
-    gradient on. Of a window it is the one forecast behind its last row.
-    """
-    if not isinstance(batch, SegmentBatch):
-        return squared_error(model.run(batch, kept=1)[0].last(), batch)
-    warm_up = batch.past.shape[1] - batch.scored
-    state = None
-    if warm_up:
+        Of a segment every scored position counts; the rows before them bring the state up and pass
+        no gradient on. A segment that carries a state has its history run through first. Of a
+        window it is the one forecast behind its last row.
+        """
+        if not isinstance(batch, SegmentBatch):
+            return squared_error(self.run(batch, kept=1)[0].last(), batch)
+        first, scored = batch.history, batch.past.shape[1] - batch.scored
+        state = None
         with torch.no_grad():
-            _, state = model.run(batch.rows_from(0, warm_up), kept=0)
-    forecast, _ = model.run(batch.rows_from(warm_up), state)
-    truth, mask = batch.truth()
-    error = forecast.values.float() - truth
-    if mask is None:
-        return error.square().sum(), error.new_tensor(float(error.numel()))
-    return (error.square() * mask).sum(), mask.sum().to(error.dtype)
+            if batch.carrying is not None:
+                # Rows that the others do not have would leave no trace in their state.
+                state = self.init_state(len(batch), batch.past.shape[2])
+                _, carried = self.run(batch.rows_from(0, first, batch.carrying), kept=0)
+                for name, part in carried.items():
+                    state[name][batch.carrying] = part.to(state[name].dtype)
+            if scored > first:
+                _, state = self.run(batch.rows_from(first, scored), state, kept=0)
+        forecast, _ = self.run(batch.rows_from(scored), state)
+        truth, mask = batch.truth()
+        error = forecast.values.float() - truth
+        if mask is None:
+            return error.square().sum(), error.new_tensor(float(error.numel()))
+        return (error.square() * mask).sum(), mask.sum().to(error.dtype)
 
+    @torch.no_grad()
+    def solve(self, train: Segments, val: Segments) -> None:
+        """Solve for the direct path, the network still adding nothing.
 
-@torch.no_grad()
-def solve(model: Carrying, train: Segments, val: Segments) -> None:
-    """Solve for the direct path, the network still adding nothing.
-
-    Training then goes on from the best linear forecast.
-    """
-    if model.direct is not None:
-        direct = model.direct
-        direct.solve(_examples(model, direct, train), _examples(model, direct, val))
+        Training then goes on from the best linear forecast.
+        """
+        if self.direct is not None:
+            direct = self.direct
+            direct.solve(_examples(self, direct, train), _examples(self, direct, val))
 
 
 def own_part(state: State, prefix: str) -> State:
@@ -229,7 +231,7 @@ def own_part(state: State, prefix: str) -> State:
 
 
 def _examples(
-    model: Carrying, direct: DirectPath, part: Segments
+    model: StatefulModel, direct: DirectPath, part: Segments
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Give the features of the direct path and the changes they should give.
 
@@ -243,7 +245,7 @@ def _examples(
 
     for batch in part.batches(_PIECE):
         truth, mask = batch.truth()
-        state = begin(model, len(batch), batch.past.shape[2])
+        state = model.init_state(len(batch), batch.past.shape[2])
         state = {name: value.flatten(0, 1) for name, value in state.items()}
         done = 0
         for piece, kept in _pieces(batch.past.shape[1], batch.scored, _PIECE):
@@ -271,7 +273,7 @@ def _pieces(rows: int, kept: int, size: int) -> Iterator[tuple[slice, int]]:
 
 
 def _advance(
-    model: Carrying,
+    model: StatefulModel,
     past: Float[Tensor, "B L C"],
     mask: Bool[Tensor, "B L C"] | None,
     time: Float[Tensor, "B L F"] | None,

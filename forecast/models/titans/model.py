@@ -29,18 +29,16 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from forecast.batch import DenseForecast, Forecast, SeriesBatch, Spec
-from forecast.batch.segments import Segments
+from forecast.batch import Spec
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
 from forecast.layers import RMSNorm
-from forecast.models.stateful import model
 from forecast.models.stateful.direct_path import DirectPath
-from forecast.models.stateful.model import Piece, State
+from forecast.models.stateful.model import Piece, State, StatefulModel, own_part
 from forecast.models.titans.block import Block, Variant
 from forecast.models.titans.layers import Target, Tokens
 from forecast.models.titans.memory_store import Kind
@@ -79,6 +77,9 @@ class TitansConfig:
         segment: rows of a training segment that are scored; one starts every half segment.
         warm_up: rows before them that only bring the state up; by default what attention and the
             direct path see.
+        carried: most rows of history before those that half of the training segments begin with,
+            so that the state of a long stream is one that the weights have met; 0 trains from
+            empty states alone.
     """
 
     width: Positive = 32
@@ -98,9 +99,10 @@ class TitansConfig:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     segment: Annotated[int, Field(ge=2)] = 512
     warm_up: Annotated[int, Field(ge=0)] | None = None
+    carried: Annotated[int, Field(ge=0)] = 8_192
 
 
-class Titans(nn.Module):
+class Titans(StatefulModel):
     """Forecast from every row, with a state of fixed size for each stream.
 
     The forecast is the last value, plus the direct path's linear map of the recent past, plus what
@@ -151,7 +153,7 @@ class Titans(nn.Module):
             self.direct = DirectPath(spec.horizon, window=window, order=order, rows=min(season, 24))
         # After so many rows a stream is no longer cold, though its memory reaches further back.
         self.context = max(config.window * self.patch, window if config.direct else 0)
-        self.segment = config.segment
+        self.segment, self.carried = config.segment, config.carried
         self.warm_up = self.context if config.warm_up is None else config.warm_up
         self._begin()
 
@@ -188,49 +190,6 @@ class Titans(nn.Module):
         for number, block in enumerate(cast("list[Block]", self.blocks)):
             shapes |= {f"block{number}.{name}": size for name, size in block.sizes().items()}
         return shapes
-
-    def init_state(self, batch_size: int, variates: int | None = None) -> State:
-        """Give the state before the first row of `batch_size` series: tensors (B, G, ...)."""
-        return model.begin(self, batch_size, variates)
-
-    def step(
-        self,
-        x: Float[Tensor, "B C"],
-        state: State,
-        *,
-        mask: Bool[Tensor, "B C"] | None = None,
-        time: Float[Tensor, "B 1 F"] | None = None,
-    ) -> tuple[Forecast, State]:
-        """Take one row of each series in, and forecast: what `run` does, for a single row."""
-        return model.step(self, x, state, mask, time)
-
-    def forward(self, batch: SeriesBatch) -> Forecast:
-        """Forecast what follows windows, by what lies in them and nothing before.
-
-        Returns:
-            Values (B, H, C) in the scaled space of the batch.
-        """
-        return self.run(batch, kept=1)[0].last()
-
-    def run(
-        self, batch: SeriesBatch, state: State | None = None, *, kept: int | None = None
-    ) -> tuple[DenseForecast, State]:
-        """Forecast from the last `kept` positions of windows, and return the state behind them.
-
-        Args:
-            batch: the windows.
-            state: the state before their first rows; None where there is no history.
-            kept: K; None for all positions.
-        """
-        return model.run(self, batch, state, kept=kept)
-
-    def loss(self, batch: SeriesBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sum the squared errors over observed targets, and count those."""
-        return model.loss(self, batch)
-
-    def solve(self, train: Segments, val: Segments) -> None:
-        """Solve for the direct path, the network still adding nothing."""
-        model.solve(self, train, val)
 
     def network(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
         """Give what the network adds behind the last K rows, and its state after them."""
@@ -325,7 +284,7 @@ class Titans(nn.Module):
         tokens = self.embed(patches.flatten(2))
         for number, block in enumerate(self.blocks):
             prefix = f"block{number}."
-            tokens, changed = block(tokens, known, model.own_part(before, prefix))
+            tokens, changed = block(tokens, known, own_part(before, prefix))
             after |= {prefix + name: part for name, part in changed.items()}
         outlooks = known.kept(self.head(self.norm(tokens)))
         return outlooks.unflatten(2, (self.reach, self.together)), after

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from forecast import atomic
 from forecast.errors import DataError, UsageError
-from forecast.series.stream.window import State, Streaming
+from forecast.models.protocols import State, Stateful
 
 # The first rows belong to no series: with them the engine fills up a step of too few.
 SPARE = 16
@@ -58,7 +58,7 @@ class Store:
         variates: C.
     """
 
-    def __init__(self, model: Streaming, variates: int) -> None:
+    def __init__(self, model: Stateful, variates: int) -> None:
         self._model = model
         self._numbers: dict[str, int] = {}
         self.state: State = model.init_state(SPARE)

@@ -1,47 +1,16 @@
-"""What the engine needs of a model, and how one that forecasts from a window comes to have it.
+"""Any model that forecasts from a window as a stateful one: the window is its state.
 
 Letters: B batch, L lookback, H horizon, C variates, F calendar features, R rows with a calendar.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from forecast.batch import Forecast, SeriesBatch, Spec
-
-State = dict[str, Tensor]
-
-
-class Streaming(Protocol):
-    """Describe a model that takes rows one at a time with a carried state.
-
-    Attributes:
-        context: rows after which a stream is no longer cold.
-        calendar_rows: R, the last rows whose calendar `step` wants.
-    """
-
-    context: int
-    calendar_rows: int
-
-    def init_state(self, batch_size: int) -> State:
-        """Give the state before the first row: tensors, batch axis first."""
-        ...
-
-    def step(
-        self,
-        x: Float[Tensor, "B C"],
-        state: State,
-        *,
-        mask: Bool[Tensor, "B C"] | None = None,
-        time: Float[Tensor, "B R F"] | None = None,
-        future_time: Float[Tensor, "B H F"] | None = None,
-    ) -> tuple[Forecast, State]:
-        """Take one row of each series in, and forecast."""
-        ...
+from forecast.models.protocols import State
 
 
 class RollingWindow(nn.Module):
