@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from forecast.contracts import (
     Plan,
     refuse_changed,
     refuse_cold,
+    refuse_level,
     too_short,
 )
 from forecast.errors import UsageError
@@ -161,8 +163,11 @@ def context(
 predict_files = files.predict_files
 
 
-def predict_frame(forecaster: GraphForecaster, frame: pl.DataFrame) -> pl.DataFrame:
+def predict_frame(
+    forecaster: GraphForecaster, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+) -> pl.DataFrame:
     """Forecast a frame in memory, as the model server does."""
+    refuse_level(level)
     return graph_context.predict_frame(
         forecaster.model,
         forecaster.graph,

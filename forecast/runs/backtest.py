@@ -32,6 +32,7 @@ from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import run
 from forecast.scoring.comparison import judged
+from forecast.tracking.search import PART
 from forecast.training.loop import Silence, Watcher
 
 # What is told beside the measure by which scores are judged.
@@ -121,7 +122,12 @@ def backtest(
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
                 trained = run.train(
-                    fold.recipe, resume=resume, out=place, force=True, watcher=watcher
+                    fold.recipe,
+                    resume=resume,
+                    out=place,
+                    force=True,
+                    watcher=watcher,
+                    tags={PART: "backtest"},
                 )
                 metrics = trained.metrics
             else:
