@@ -107,3 +107,69 @@ def blend_weights(cells: Cells, shrink: float = 0.5) -> Array:
 def grouped(cells: Cells, each: Array) -> Array:
     """Sum of a loss by group, (G,)."""
     return np.bincount(cells.groups, weights=each)
+
+
+_POWERS = (0.0, 1.0, 2.0, 4.0, 8.0)
+
+
+def localised(
+    ahead: Array, truth: Array, loss: Array, period: NDArray[np.int64], weights: Array
+) -> tuple[float, Array]:
+    """Weights of each series by its own errors, where that is better on periods held out.
+
+    `w_nm` is proportional to the common weight times the member's loss on the series to the power
+    -p. The power is the one that forecasts left-out periods best; 0, the common weights, unless
+    another is better by more than one standard error.
+
+    Args:
+        ahead: (M, N, O, H), the members' validation forecasts.
+        truth: (N, O, H), NaN where unknown.
+        loss: (N, O, H), weights of the cells.
+        period: (O,), which non-overlapping period an origin is in.
+        weights: (N, M), the common weights.
+
+    Source: Bates and Granger 1969 (weights inverse to the error variance); Montero-Manso et al.
+    2020 (weights that differ by series).
+    """
+    truth = np.nan_to_num(truth)
+    periods = np.unique(period)
+    # (P, M, N): each member's loss on each series in each period.
+    each = np.stack(
+        [
+            [
+                (loss[:, period == p] * np.abs(truth[:, period == p] - one[:, period == p])).sum(
+                    (1, 2)
+                )
+                for one in ahead
+            ]
+            for p in periods
+        ]
+    )
+    whole = each.sum(0)
+    if len(periods) < 3:
+        return 0.0, weights
+    scores = np.zeros((len(_POWERS), len(periods)))
+    for j, p in enumerate(periods):
+        # Neighbouring periods overlap by a horizon: they are held out too.
+        far = np.abs(periods - p) > 1
+        if not far.any():
+            return 0.0, weights
+        inside = period == p
+        for k, power in enumerate(_POWERS):
+            near = _sharpened(each[far].sum(0), weights, power)
+            made = np.einsum("nm,mnoh->noh", near, ahead[:, :, inside])
+            scores[k, j] = (loss[:, inside] * np.abs(truth[:, inside] - made)).sum()
+    best = int(scores.sum(1).argmin())
+    gain = scores[0] - scores[best]
+    error = gain.std(ddof=1) * np.sqrt(len(gain))
+    if best == 0 or gain.sum() <= error:
+        return 0.0, weights
+    return _POWERS[best], _sharpened(whole, weights, _POWERS[best])
+
+
+def _sharpened(losses: Array, weights: Array, power: float) -> Array:
+    """Common weights (N, M) times losses (M, N) to the power -p, normalised."""
+    least = np.maximum(losses.min(0), 1e-300)
+    ratio = (np.maximum(losses, 1e-300) / least) ** -power
+    made = weights * ratio.T
+    return made / made.sum(1, keepdims=True)

@@ -16,6 +16,7 @@ from forecast.auto.theta import Theta
 from forecast.auto.transformed import Log
 
 _LONGEST = 2048
+_MOST_OWN = 1000
 
 
 def candidates(facts: Look, rows: int, horizon: int) -> list[Form]:
@@ -69,12 +70,21 @@ def lookbacks(facts: Look, rows: int, horizon: int) -> list[int]:
 
 def _ridges(facts: Look, rows: int, horizon: int) -> list[Form]:
     main = facts.seasons[0] if facts.seasons else 1
+    count = len(facts.lengths)
     if rows < horizon + 4:
         return []
     forms: list[Form] = []
     for size in lookbacks(facts, rows, horizon):
-        ridge = Ridge(lookback=size, season=main, reference="season" if size > main else "last")
-        forms.append(ridge)
-        if facts.positive and len(facts.lengths) > 1:
-            forms.append(Log(ridge))
+        reference = "season" if size > main else "last"
+        forms.append(Ridge(lookback=size, season=main, reference=reference))
+        if count > 1:
+            step = Ridge(
+                lookback=size, season=main, reference=reference, scale="step", penalty=3e-4
+            )
+            forms.append(step)
+            if facts.positive:
+                forms.append(Log(step))
+        # One regression a series, where its rows outnumber the weights.
+        if 1 < count <= _MOST_OWN and 4 * size <= rows and size >= 2 * main and size <= 672:
+            forms.append(Ridge(lookback=size, season=main, reference=reference, own=True))
     return forms

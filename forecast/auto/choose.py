@@ -19,7 +19,7 @@ from forecast.auto.form import Array, Form, State, last_values, mean_over
 from forecast.auto.look import Look, classify
 
 
-_DENSE = 32
+_DENSE = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,7 @@ class Auto:
     Attributes:
         members: M candidates.
         weights: (classes, M), the weights of each class of series.
+        local: (N, M), those of each series, where validation says that they are better; else empty.
         distribution: scales and shape of the blend's misses.
         end: number of rows that it was fitted on.
         misses: (N, O, H), those of the validation windows; `miss_origins` their origins.
@@ -94,6 +95,7 @@ class Auto:
 
     members: list[Member]
     weights: Array
+    local: Array
     distribution: Distribution
     horizon: int
     seasons: tuple[int, ...]
@@ -108,7 +110,10 @@ class Auto:
     def points(self, values: Array, origins: Sequence[int]) -> Array:
         """Medians (N, K, H) from cleaned values, before clipping."""
         season = self.seasons[0] if self.seasons else 1
-        weights = self.weights[classify(values[:, : min(origins)], season, self.horizon)]
+        if len(self.local) == len(values):
+            weights = self.local
+        else:
+            weights = self.weights[classify(values[:, : min(origins)], season, self.horizon)]
         total = np.zeros((len(values), len(origins), self.horizon))
         for k, member in enumerate(self.members):
             ahead = member.form.forecast(member.state, values, origins, self.horizon)
@@ -175,7 +180,7 @@ def truth_at(values: Array, origins: Sequence[int], horizon: int) -> Array:
 
 
 def dense(begin: int, end: int, horizon: int) -> list[int]:
-    """At most 32 origins in [begin, end) whose spacing divides neither season nor horizon evenly."""
+    """At most 40 origins in [begin, end), evenly apart, the first at `begin`."""
     rows = end - begin
     if rows <= 0:
         return []
@@ -184,8 +189,14 @@ def dense(begin: int, end: int, horizon: int) -> list[int]:
 
 
 def number_of_origins(facts: Look, horizon: int, most: int) -> int:
-    """Rolling origins H apart (K): three tenths of the rows at most; 0 where none fits."""
+    """Horizons in the validation part (K): three tenths of the rows at most; 0 where none fits.
+
+    At most `most`, or as many as 28 seasons hold: a few days of quarter hours would choose by the
+    weather of one week.
+    """
     rows = facts.typical
     if rows < horizon + 3:
         return 0
+    season = facts.seasons[0] if facts.seasons else 1
+    most = max(most, -(-28 * season // horizon))
     return int(np.clip(int(0.3 * rows) // horizon, 1, most))

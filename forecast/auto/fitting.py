@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecast.auto.blend import Cells, blend_weights
+from forecast.auto.blend import Cells, blend_weights, localised
 from forecast.auto.candidates import candidates
 from forecast.auto.choose import (
     Auto,
@@ -130,6 +130,7 @@ def _rule(tidy: Cleaned, facts: Look, horizon: int, settings: Settings, notes: l
     return Auto(
         members=[Member(form, {})],
         weights=np.ones((len(CLASSES), 1)),
+        local=np.empty((0, 1)),
         distribution=distribution,
         horizon=horizon,
         seasons=facts.seasons,
@@ -175,9 +176,19 @@ def _chosen(
         made.leaderboard = board
         return made
     weights = _weigh(judged, truth, at, cut, facts, settings, _steps(past[:, :cut], main), horizon)
-    ahead = sum(
-        weights[facts.classes, k, None, None] * one.ahead for k, one in enumerate(judged)
-    )
+    local = weights[facts.classes]
+    loss = _cell_weights(truth, _steps(past[:, :cut], main), settings.metric)
+    used = np.flatnonzero(weights.max(0) > 0)
+    power = 0.0
+    if settings.blend and count > 1 and len(used) > 1:
+        period = (np.asarray(at) - cut) // horizon
+        stack = np.stack([judged[k].ahead for k in used])
+        power, near = localised(stack, truth, loss, period, local[:, used])
+        if power > 0:
+            local = np.zeros_like(local)
+            local[:, used] = near
+            notes.append("Each series weighs the members by its own validation errors.")
+    ahead = sum(local[:, k, None, None] * one.ahead for k, one in enumerate(judged))
     misses = truth - ahead
     members, kept = _refitted(judged, weights, past, horizon, board)
     typical = int(np.bincount(facts.classes, minlength=len(CLASSES)).argmax())
@@ -189,6 +200,7 @@ def _chosen(
     return Auto(
         members=members,
         weights=weights[:, kept],
+        local=local[:, kept] if power > 0 else np.empty((0, len(kept))),
         distribution=measure(misses, _steps(past, main), LEVELS, float(count)),
         horizon=horizon,
         seasons=facts.seasons,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecast.auto.form import Array, State, deviations
+from forecast.auto.form import Array, State, deviations, mean_over
 from forecast.auto.gram import window_gram
 
 REFERENCES = ("last", "season", "window")
@@ -32,22 +32,33 @@ class Ridge:
         season: rows that the reference `season` means.
         reference: what is taken from every window: `last`, `season` or `window`.
         penalty: share of the Gram matrix's mean diagonal that is added to it.
+        scale: what a series is divided by before pooling: its deviation, or its seasonal step
+            (`step`), which lets a series of small, regular seasons on a large trend count.
+        own: a regression for each series instead of one for all.
     """
 
     lookback: int
     season: int = 1
     reference: str = "last"
     penalty: float = 3e-3
+    scale: str = "deviation"
+    own: bool = False
 
     @property
     def name(self) -> str:
         """Name in the leaderboard."""
-        return f"ridge-{self.lookback}-{self.reference}"
+        kind = "-own" if self.own else "-step" if self.scale == "step" else ""
+        return f"ridge-{self.lookback}{kind}"
 
     def fit(self, values: Array, horizon: int) -> State:
-        """Solve for W (a, H) over all windows of the panel."""
-        gram, count = window_gram(_scaled(values), self.lookback + horizon)
-        return {"weights": solve(gram, count, self.lookback, self.weight(), self.penalty)}
+        """Solve for W (a, H) over all windows of the panel; (N, a, H) with `own`."""
+        scaled = _scaled(values, self.season if self.scale == "step" else 0)
+        parts = [scaled[k : k + 1] for k in range(len(scaled))] if self.own else [scaled]
+        made: list[Array] = []
+        for part in parts:
+            gram, count = window_gram(part, self.lookback + horizon)
+            made.append(solve(gram, count, self.lookback, self.weight(), self.penalty))
+        return {"weights": np.stack(made) if self.own else made[0]}
 
     def weight(self) -> Array:
         """Weights u (a,) whose product with the lookback is the reference."""
@@ -64,11 +75,15 @@ class Ridge:
         return ahead + reference[..., None]
 
 
-def _scaled(values: Array) -> Array:
-    """Series minus their means over their deviations, (N, T)."""
+def _scaled(values: Array, season: int) -> Array:
+    """Series minus their means over their deviations, or over their seasonal steps, (N, T)."""
     seen = np.isfinite(values)
     mean = np.where(seen, values, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
-    return (values - mean[:, None]) / deviations(values)[:, None]
+    scale = deviations(values)
+    if 0 < season < values.shape[1]:
+        steps = np.sqrt(mean_over((values[:, season:] - values[:, :-season]) ** 2, 1))
+        scale = np.where(steps > 1e-3 * scale, steps, scale)
+    return (values - mean[:, None]) / scale[:, None]
 
 
 def reference_weight(lookback: int, season: int, reference: str) -> Array:
