@@ -17,17 +17,21 @@ from forecast.auto.transformed import Log
 
 _LONGEST = 2048
 _MOST_OWN = 1000
+_LONGEST_OWN = 1344
+_WORK = 20_000_000
 
 
-def candidates(facts: Look, rows: int, horizon: int) -> list[Form]:
+def candidates(facts: Look, rows: int, horizon: int, effort: str = "standard") -> list[Form]:
     """Closed forms that can be fitted on so many rows.
 
     Args:
         facts: what the panel is like.
         rows: rows of the median series before the validation part.
         horizon: H.
+        effort: `quick` leaves out logarithms and a regression for each series.
     """
     main = facts.seasons[0] if facts.seasons else 1
+    quick = effort == "quick"
     forms: list[Form] = [SeasonalNaive(season=1), Drift(), Mean(rows=4 * main if main > 1 else 8)]
     for season in facts.seasons:
         forms += [SeasonalNaive(season=season)]
@@ -37,7 +41,12 @@ def candidates(facts: Look, rows: int, horizon: int) -> list[Form]:
         forms += [Intermittent(method="croston"), Intermittent(method="tsb"), Mean(rows=0)]
     forms += [InContext(season=s) for s in facts.seasons if s <= 672]
     forms += _ridges(facts, rows, horizon)
-    return forms
+    return [one for one in forms if not (quick and _dear(one))]
+
+
+def _dear(form: Form) -> bool:
+    """Whether `quick` leaves a form out."""
+    return isinstance(form, Log) or (isinstance(form, Ridge) and form.own)
 
 
 def _smoothers(facts: Look) -> list[Form]:
@@ -84,7 +93,18 @@ def _ridges(facts: Look, rows: int, horizon: int) -> list[Form]:
             forms.append(step)
             if facts.positive:
                 forms.append(Log(step))
-        # One regression a series, where its rows outnumber the weights.
-        if 1 < count <= _MOST_OWN and 4 * size <= rows and size >= 2 * main and size <= 672:
-            forms.append(Ridge(lookback=size, season=main, reference=reference, own=True))
+        # One regression a series, drawn to the common one.
+        if 1 < count <= _MOST_OWN and size <= _LONGEST_OWN and count * size**2 <= _WORK:
+            forms += [
+                Ridge(
+                    lookback=size,
+                    season=main,
+                    reference=reference,
+                    scale="step",
+                    penalty=1e-3,
+                    own=True,
+                    pull=pull,
+                )
+                for pull in (0.3, 3.0)
+            ]
     return forms

@@ -123,7 +123,7 @@ class Auto:
     def forecast(self, values: Array, origins: Sequence[int]) -> Array:
         """Quantiles (N, K, H, Q) at LEVELS from rows before each origin."""
         season = self.seasons[0] if self.seasons else 1
-        past = cleaned(values, season).values
+        past = cleaned(values, season, min(self.end, *origins)).values
         points = self.points(past, origins)
         factors = self._factors(values, past, origins)
         made = np.stack(
@@ -137,7 +137,13 @@ class Auto:
 
     def _factors(self, values: Array, past: Array, origins: Sequence[int]) -> Array:
         """How much larger the newest known misses are than the validation's, (N, K)."""
-        fresh = [o for o in dense(self.end, max(origins), self.horizon) if o < max(origins)]
+        step = max(1, self.horizon // 5)
+        reach = 3 * self.horizon
+        fresh = [
+            at
+            for at in range(self.end, max(origins), step)
+            if any(at < origin <= at + reach for origin in origins)
+        ]
         misses, at = self.misses, list(self.miss_origins)
         if fresh:
             ahead = self.points(past, fresh)

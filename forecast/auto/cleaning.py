@@ -16,6 +16,8 @@ from forecast.auto.form import Array, starts
 _FAR = 8.0
 # as long as no more than this share of a series does.
 _RARE = 0.01
+# Rows of a gap that repeat the last value.
+_BRIEF = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,19 @@ class Cleaned:
     filled: NDArray[np.bool_]
 
 
-def cleaned(values: Array, season: int) -> Cleaned:
-    """Set outliers aside, and fill them and gaps from the season before or by a line.
+def cleaned(values: Array, season: int, known: int | None = None) -> Cleaned:
+    """Set outliers aside, and fill them and gaps from the rows before.
+
+    What becomes of a row depends on no later one, past the first `known`: a forecast from any
+    origin after them reads the same rows, whatever follows.
 
     Args:
         values: (N, T), NaN where missing.
         season: rows of a season (s).
+        known: rows that say what is usual; None is all.
     """
     values = np.where(np.isfinite(values), values, np.nan)
-    far = outliers(values)
+    far = outliers(values, values.shape[1] if known is None else known)
     kept = np.where(far, np.nan, values)
     begins = starts(kept)
     inside = np.arange(values.shape[1])[None, :] >= begins[:, None]
@@ -52,44 +58,43 @@ def cleaned(values: Array, season: int) -> Cleaned:
     return Cleaned(filled, far, gaps & ~far)
 
 
-def outliers(values: Array) -> NDArray[np.bool_]:
+def outliers(values: Array, known: int) -> NDArray[np.bool_]:
     """True where a value is far outside of nearly all others of its series, (N, T).
 
-    Outside means eight times the width between the 5 % and 95 % quantiles from the median, for at
-    most one row in a hundred (one row of a short series), and never a zero or a repeated value.
+    Outside means eight times the width between the 5 % and 95 % quantiles of the known rows from
+    their median, for at most one known row in a hundred (one row of a short series). Of three such
+    rows in a row after the known ones, the third is believed: the level has moved.
     """
     far = np.zeros(values.shape, dtype=bool)
     for row, one in enumerate(values):
-        seen = one[np.isfinite(one)]
+        seen = one[:known][np.isfinite(one[:known])]
         if len(seen) < 8:
             continue
-        if len(seen) < 40:  # one wild value must not widen its own yardstick
-            low, middle, high = np.quantile(seen, (0.15, 0.5, 0.85))
-        else:
-            low, middle, high = np.quantile(seen, (0.05, 0.5, 0.95))
+        edge = 0.15 if len(seen) < 40 else 0.05  # one wild value must not widen its own yardstick
+        low, middle, high = np.quantile(seen, (edge, 0.5, 1 - edge))
         width = high - low
         if width <= 0:
             continue
         with np.errstate(invalid="ignore"):
             wild = np.abs(one - middle) > _FAR * width
-        if 0 < wild.sum() <= max(1, int(_RARE * len(seen))):
+        if wild[:known].sum() <= max(1, int(_RARE * len(seen))):
             far[row] = wild
+            moved = wild.copy()
+            moved[2:] &= wild[1:-1] & wild[:-2]
+            moved[:2] = False
+            far[row, known:] &= ~moved[known:]
     return far
 
 
 def _fill(one: Array, season: int) -> Array:
-    """Fill gaps of one series: short ones by a line, long ones from the season before."""
+    """Fill gaps of one series: up to three rows by the last value, more by the season before."""
+    out = one.copy()
     seen = np.isfinite(one)
-    rows = np.arange(len(one))
-    line = np.interp(rows, rows[seen], one[seen])
-    if season < 2:
-        return line
-    out = np.where(seen, one, np.nan)
     edges = np.diff(np.concatenate([[0], (~seen).astype(np.int8), [0]]))
     for begin, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        if (end - begin <= 3 and end < len(one)) or begin < season:
-            out[begin:end] = line[begin:end]
-            continue
-        at = np.arange(begin, end)
-        out[begin:end] = out[begin - season + (at - begin) % season]
+        brief = begin + _BRIEF if begin >= season > 1 else end
+        out[begin : min(end, brief)] = out[begin - 1]
+        if end > brief:
+            at = np.arange(brief, end)
+            out[brief:end] = out[begin - season + (at - begin) % season]
     return out

@@ -33,6 +33,7 @@ from forecast.errors import DataError, UsageError, nearest
 
 _CLASS_SIZE = 30
 METRICS = ("wql", "mase", "mse")
+EFFORTS = ("quick", "standard", "best")
 
 
 @dataclass(slots=True)
@@ -74,11 +75,15 @@ def fit(
         UsageError: a setting is unknown, or leaves no candidate.
     """
     settings = settings or Settings()
-    if settings.metric not in METRICS:
-        raise UsageError(
-            f"metric = {settings.metric!r}: it is one of {', '.join(METRICS)}.",
-            hint="Choose one of them.",
-        )
+    for name, value, allowed in (
+        ("metric", settings.metric, METRICS),
+        ("effort", settings.effort, EFFORTS),
+    ):
+        if value not in allowed:
+            raise UsageError(
+                f"auto.{name} = {value!r}: it is one of {', '.join(allowed)}.",
+                hint=nearest(value, allowed),
+            )
     if values.ndim != 2 or not len(values):
         raise DataError("The table holds no series.", hint="Give at least one column of numbers.")
     main = next((s for s in seasons if s > 1), 1)
@@ -168,7 +173,8 @@ def _chosen(
     # A series that begins inside the validation part is not judged there.
     late = cut - starts(past) < 2
     truth[late] = np.nan
-    forms = _wanted(candidates(facts, facts.typical - count * horizon, horizon), settings)
+    rows = facts.typical - count * horizon
+    forms = _wanted(candidates(facts, rows, horizon, settings.effort), settings)
     judged, board = _judge(forms, past, cut, at, truth, horizon, settings, _steps(past[:, :cut], main))
     if not judged:
         notes.append("Every candidate failed: seasonal naive forecasts.")

@@ -48,7 +48,7 @@ def window_gram(values: Array, rows: int) -> tuple[Array, int]:
 
 def _first_row(kept: Array, rows: int, windows: int) -> Array:
     """`sum_p x[p] x[p + j]` over series and windows, (B,)."""
-    if len(kept) * windows < 4 * rows * len(kept) or len(kept) > 64:
+    if windows < 128:
         ahead = np.lib.stride_tricks.sliding_window_view(kept, windows, axis=1)  # (N, B, P)
         return np.einsum("np,nbp->b", kept[:, :windows], ahead, optimize=False)
     first = np.zeros(rows)

@@ -35,6 +35,8 @@ class Ridge:
         scale: what a series is divided by before pooling: its deviation, or its seasonal step
             (`step`), which lets a series of small, regular seasons on a large trend count.
         own: a regression for each series instead of one for all.
+        pull: share of a series' mean diagonal with which its weights are drawn to the common ones,
+            with `own`; a random-effects prior in place of a penalty towards 0.
     """
 
     lookback: int
@@ -43,22 +45,26 @@ class Ridge:
     penalty: float = 3e-3
     scale: str = "deviation"
     own: bool = False
+    pull: float = 0.3
 
     @property
     def name(self) -> str:
         """Name in the leaderboard."""
-        kind = "-own" if self.own else "-step" if self.scale == "step" else ""
+        kind = f"-own-{self.pull:g}" if self.own else "-step" if self.scale == "step" else ""
         return f"ridge-{self.lookback}{kind}"
 
     def fit(self, values: Array, horizon: int) -> State:
         """Solve for W (a, H) over all windows of the panel; (N, a, H) with `own`."""
         scaled = _scaled(values, self.season if self.scale == "step" else 0)
-        parts = [scaled[k : k + 1] for k in range(len(scaled))] if self.own else [scaled]
-        made: list[Array] = []
-        for part in parts:
-            gram, count = window_gram(part, self.lookback + horizon)
-            made.append(solve(gram, count, self.lookback, self.weight(), self.penalty))
-        return {"weights": np.stack(made) if self.own else made[0]}
+        gram, count = window_gram(scaled, self.lookback + horizon)
+        common = solve(gram, count, self.lookback, self.weight(), self.penalty)
+        if not self.own:
+            return {"weights": common}
+        made = np.empty((len(scaled), *common.shape))
+        for k in range(len(scaled)):
+            gram, count = window_gram(scaled[k : k + 1], self.lookback + horizon)
+            made[k] = solve(gram, count, self.lookback, self.weight(), self.pull, common)
+        return {"weights": made}
 
     def weight(self) -> Array:
         """Weights u (a,) whose product with the lookback is the reference."""
@@ -94,11 +100,29 @@ def reference_weight(lookback: int, season: int, reference: str) -> Array:
     return weight
 
 
-def solve(gram: Array, count: int, lookback: int, weight: Array, penalty: float) -> Array:
-    """Ridge weights (a, H) from the Gram matrix (B, B) of `count` windows; zeros of none."""
+def solve(
+    gram: Array,
+    count: int,
+    lookback: int,
+    weight: Array,
+    penalty: float,
+    centre: Array | None = None,
+) -> Array:
+    """Ridge weights (a, H) from the Gram matrix (B, B) of `count` windows.
+
+    Args:
+        gram: summed over windows.
+        count: number of windows; the centre is returned of none.
+        lookback: a.
+        weight: reference u (a,).
+        penalty: share of the mean diagonal.
+        centre: what the penalty draws the weights to; zeros if None.
+    """
     horizon = len(gram) - lookback
+    if centre is None:
+        centre = np.zeros((lookback, horizon))
     if count == 0:
-        return np.zeros((lookback, horizon))
+        return centre
     past, cross = gram[:lookback, :lookback] / count, gram[:lookback, lookback:] / count
     along = past @ weight  # E[z u'z]
     square = float(weight @ along)
@@ -108,9 +132,10 @@ def solve(gram: Array, count: int, lookback: int, weight: Array, penalty: float)
     right = cross - along[:, None] - crossed[None, :] + square
     diagonal = float(np.trace(left)) / lookback
     if diagonal <= 0:
-        return np.zeros((lookback, horizon))
-    left[np.diag_indices(lookback)] += penalty * diagonal + 1e-12
-    return np.linalg.solve(left, right)
+        return centre
+    added = penalty * diagonal + 1e-12
+    left[np.diag_indices(lookback)] += added
+    return np.linalg.solve(left, right + added * centre)
 
 
 def contexts(values: Array, origins: Sequence[int], rows: int) -> Array:

@@ -29,9 +29,10 @@ class Set:
         values: (N, T), right-aligned, NaN before a series begins, its test rows last.
         horizon: rows of a window (H).
         season: season of the scale (m).
-        step_minutes: rows' distance [min]; 0 for quarters.
-        starts: first date of the rows, ISO; empty where the dates are made.
+        frequency: rows' distance, by its short name.
         windows: number of test windows.
+        variates: the series are variates of one table.
+        domain: what the data are about, as the published files say it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Set:
     frequency: str
     windows: int
     variates: bool
+    domain: str
 
 
 def number_of_windows(shortest: int, horizon: int) -> int:
@@ -113,15 +115,17 @@ def _ett_set(name: str) -> Callable[[Path], Set]:
     def load(root: Path) -> Set:
         values = _ett(root, int(table[-1]), frequency)
         windows = number_of_windows(values.shape[1], horizon)
-        return Set(name, values, horizon, season, frequency, windows, variates=True)
+        return Set(name, values, horizon, season, frequency, windows, variates=True, domain="Energy")
 
     return load
 
 
-def _panel_set(name: str, stem: str, horizon: int, season: int, frequency: str):
+def _panel_set(
+    name: str, stem: str, horizon: int, season: int, frequency: str
+) -> Callable[[Path], Set]:
     def load(root: Path) -> Set:
         values = _competition(root, stem, horizon)
-        return Set(name, values, horizon, season, frequency, 1, variates=False)
+        return Set(name, values, horizon, season, frequency, 1, variates=False, domain="Econ/Fin")
 
     return load
 
@@ -129,7 +133,7 @@ def _panel_set(name: str, stem: str, horizon: int, season: int, frequency: str):
 def _births_set(root: Path) -> Set:
     values = _births(root)
     windows = number_of_windows(values.shape[1], 30)
-    return Set("us_births/D/short", values, 30, 1, "D", windows, variates=False)
+    return Set("us_births/D/short", values, 30, 1, "D", windows, variates=False, domain="Healthcare")
 
 
 SETS: dict[str, Callable[[Path], Set]] = {
