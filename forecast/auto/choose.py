@@ -127,10 +127,7 @@ class Auto:
         points = self.points(past, origins)
         factors = self._factors(values, past, origins)
         made = np.stack(
-            [
-                self.distribution.around(points[:, k], factors[:, k])
-                for k in range(len(origins))
-            ],
+            [self.distribution.around(points[:, k], factors[:, k]) for k in range(len(origins))],
             axis=1,
         )
         return self._bounded(made)

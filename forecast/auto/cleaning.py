@@ -65,25 +65,27 @@ def outliers(values: Array, known: int) -> NDArray[np.bool_]:
     their median, for at most one known row in a hundred (one row of a short series). Of three such
     rows in a row after the known ones, the third is believed: the level has moved.
     """
-    far = np.zeros(values.shape, dtype=bool)
-    for row, one in enumerate(values):
-        seen = one[:known][np.isfinite(one[:known])]
-        if len(seen) < 8:
-            continue
-        edge = 0.15 if len(seen) < 40 else 0.05  # one wild value must not widen its own yardstick
-        low, middle, high = np.quantile(seen, (edge, 0.5, 1 - edge))
-        width = high - low
-        if width <= 0:
-            continue
-        with np.errstate(invalid="ignore"):
-            wild = np.abs(one - middle) > _FAR * width
-        if wild[:known].sum() <= max(1, int(_RARE * len(seen))):
-            far[row] = wild
-            moved = wild.copy()
-            moved[2:] &= wild[1:-1] & wild[:-2]
-            moved[:2] = False
-            far[row, known:] &= ~moved[known:]
-    return far
+    begun = values[:, :known]
+    count = np.isfinite(begun).sum(1)
+    ordered = np.sort(begun, axis=1)  # NaN last
+    # One wild value must not widen its own yardstick.
+    edge = np.where(count < 40, 0.15, 0.05)
+    each = np.arange(len(values))
+
+    def quantile(share: Array) -> Array:
+        at = np.round(share * np.maximum(count - 1, 0)).astype(np.int64)
+        return ordered[each, at] if begun.shape[1] else np.full(len(values), np.nan)
+
+    low, middle, high = quantile(edge), quantile(0 * edge + 0.5), quantile(1 - edge)
+    width = high - low
+    with np.errstate(invalid="ignore"):
+        wild = np.abs(values - middle[:, None]) > _FAR * width[:, None]
+    rare = wild[:, :known].sum(1) <= np.maximum(1, _RARE * count)
+    wild &= (rare & (width > 0) & (count >= 8))[:, None]
+    moved = np.zeros_like(wild)
+    moved[:, 2:] = wild[:, 2:] & wild[:, 1:-1] & wild[:, :-2]
+    moved[:, :known] = False
+    return wild & ~moved
 
 
 def _fill(one: Array, season: int) -> Array:

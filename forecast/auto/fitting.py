@@ -114,7 +114,9 @@ def _notes(tidy: Cleaned, facts: Look) -> list[str]:
     for k, name in enumerate(CLASSES[1:], start=1):
         count = int((facts.classes == k).sum())
         if count:
-            notes.append(f"{count} of {len(facts.classes)} series {'are' if count > 1 else 'is'} {name}.")
+            notes.append(
+                f"{count} of {len(facts.classes)} series {'are' if count > 1 else 'is'} {name}."
+            )
     empty = int((facts.lengths == 0).sum())
     if empty:
         notes.append(f"{empty} series without a value: forecast 0.")
@@ -175,13 +177,15 @@ def _chosen(
     truth[late] = np.nan
     rows = facts.typical - count * horizon
     forms = _wanted(candidates(facts, rows, horizon, settings.effort), settings)
-    judged, board = _judge(forms, past, cut, at, truth, horizon, settings, _steps(past[:, :cut], main))
+    judged, board = _judge(
+        forms, past, cut, at, truth, horizon, settings, _steps(past[:, :cut], main)
+    )
     if not judged:
         notes.append("Every candidate failed: seasonal naive forecasts.")
         made = _rule(tidy, facts, horizon, settings, notes)
         made.leaderboard = board
         return made
-    weights = _weigh(judged, truth, at, cut, facts, settings, _steps(past[:, :cut], main), horizon)
+    weights = _weigh(judged, truth, facts, settings, _steps(past[:, :cut], main))
     local = weights[facts.classes]
     loss = _cell_weights(truth, _steps(past[:, :cut], main), settings.metric)
     used = np.flatnonzero(weights.max(0) > 0)
@@ -266,7 +270,11 @@ def _judge(
         entry.seconds = time.process_time() - started
         error = np.abs(truth - ahead)
         entry.wql = float(np.nansum(error) / size) if size > 0 else float("nan")
-        entry.mase = float(np.nanmean(error / steps[:, None, None])) if np.isfinite(steps).any() else float("nan")
+        entry.mase = (
+            float(np.nanmean(error / steps[:, None, None]))
+            if np.isfinite(steps).any()
+            else float("nan")
+        )
         judged.append(_Judged(form, ahead))
     return judged, board
 
@@ -292,19 +300,12 @@ def _cell_weights(truth: Array, steps: Array, metric: str) -> Array:
 def _weigh(
     judged: list[_Judged],
     truth: Array,
-    at: Sequence[int],
-    cut: int,
     facts: Look,
     settings: Settings,
     steps: Array,
-    horizon: int,
 ) -> Array:
     """Weights (classes, M): of all series, and of a class that has enough of its own."""
     loss = _cell_weights(truth, steps, settings.metric)
-    period = (np.asarray(at) - cut) // horizon
-    part = np.arange(len(truth)) % 8
-    group = part[:, None] * (int(period.max()) + 1) + period[None, :]
-    group = np.broadcast_to(group[..., None], truth.shape)
 
     def of(rows: Array) -> Array:
         kept = (loss[rows] > 0) & np.isfinite(truth[rows])
@@ -314,7 +315,6 @@ def _weigh(
             np.stack([one.ahead[rows][kept] for one in judged]),
             truth[rows][kept],
             loss[rows][kept],
-            group[rows][kept],
             settings.metric == "mse",
         )
         if not settings.blend:

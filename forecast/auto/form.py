@@ -31,9 +31,7 @@ class Form(Protocol):
         """Learn from all rows of a panel (N, T); arrays that `forecast` reads."""
         ...
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H) from each origin; NaN where a series is too short."""
         ...
 

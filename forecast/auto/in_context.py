@@ -57,9 +57,7 @@ class InContext:
         """Rows of the context (L)."""
         return self.context or max(1024, 3 * horizon)
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H) from the rows before each origin."""
         ahead = [
             self._one(values[:, max(0, origin - self.rows(horizon)) : origin], horizon)
@@ -112,9 +110,7 @@ class InContext:
         step = min(horizon, max(1, rows - 2 * lags))
         scale = deviations(past)
         scaled = past / scale[:, None]
-        gram, windows = window_gram(
-            scaled - mean_over(scaled, 1)[:, None], lags + step
-        )
+        gram, windows = window_gram(scaled - mean_over(scaled, 1)[:, None], lags + step)
         if windows == 0:
             return np.repeat(past[:, -1:], horizon, axis=1)
         weights = _solve(gram / windows, lags, self.penalty)

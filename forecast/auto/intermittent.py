@@ -40,9 +40,7 @@ class Intermittent:
         """Nothing is learned beforehand."""
         return {}
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H)."""
         begin = max(0, min(origins) - self.rows)
         rates = self._rates(values[:, begin : max(origins)], [o - begin for o in origins])
@@ -62,9 +60,7 @@ class Intermittent:
             for k, cut in enumerate(cuts):
                 if cut == t:
                     rates[:, k] = (
-                        size * chance
-                        if self.method == "tsb"
-                        else (1 - self.alpha / 2) * size / gap
+                        size * chance if self.method == "tsb" else (1 - self.alpha / 2) * size / gap
                     )
             if t == rows:
                 break

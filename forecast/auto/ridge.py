@@ -70,9 +70,7 @@ class Ridge:
         """Weights u (a,) whose product with the lookback is the reference."""
         return reference_weight(self.lookback, self.season, self.reference)
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H); rows before a series begins count as its first value."""
         weights = state["weights"]
         past = contexts(values, origins, self.lookback)  # (N, K, a)

@@ -65,9 +65,7 @@ def wql(truth: Array, quantiles: Array, levels: tuple[float, ...] = LEVELS) -> f
 def crps(truth: Array, quantiles: Array, levels: tuple[float, ...] = LEVELS) -> Array:
     """Continuous ranked probability score by the mean quantile loss over the levels, (...)."""
     ordered = np.sort(quantiles, axis=-1)
-    return np.mean(
-        [pinball(truth, ordered[..., k], q) for k, q in enumerate(levels)], axis=0
-    )
+    return np.mean([pinball(truth, ordered[..., k], q) for k, q in enumerate(levels)], axis=0)
 
 
 def seasonal_scale(history: Array, season: int, power: int = 1) -> Array:
@@ -109,21 +107,19 @@ def rmsse(truth: Array, forecast: Array, scale: Array) -> float:
 def wape(truth: Array, forecast: Array) -> float:
     """Summed |error| over summed |truth|."""
     seen = np.isfinite(truth)
-    return _ratio(
-        float(np.abs(truth - forecast)[seen].sum()), float(np.abs(truth[seen]).sum())
-    )
+    return _ratio(float(np.abs(truth - forecast)[seen].sum()), float(np.abs(truth[seen]).sum()))
 
 
 def smape(truth: Array, forecast: Array) -> float:
     """Mean of `2 |error| / (|truth| + |forecast|)`; 0 where both are zero."""
     size = np.abs(truth) + np.abs(forecast)
-    part = np.divide(
-        2.0 * np.abs(truth - forecast), size, out=np.zeros_like(size), where=size != 0
-    )
+    part = np.divide(2.0 * np.abs(truth - forecast), size, out=np.zeros_like(size), where=size != 0)
     return _mean(np.where(np.isfinite(truth), part, np.nan))
 
 
-def msis(truth: Array, low: Array, high: Array, scale: Array, coverage_level: float = 0.95) -> float:
+def msis(
+    truth: Array, low: Array, high: Array, scale: Array, coverage_level: float = 0.95
+) -> float:
     """Mean scaled interval score of a central interval, over the naive error of the history."""
     factor = 2.0 / (1.0 - coverage_level)
     score = high - low + factor * (np.maximum(low - truth, 0) + np.maximum(truth - high, 0))

@@ -29,9 +29,7 @@ class SeasonalNaive:
         """Nothing is learned."""
         return {}
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H); a position that was never seen repeats the last value."""
         at = np.asarray(origins)[:, None] - self.season + np.arange(horizon) % self.season
         ahead = np.where(at >= 0, values[:, np.maximum(at, 0)], np.nan)
@@ -51,9 +49,7 @@ class Drift:
         """Nothing is learned."""
         return {}
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H)."""
         begins = starts(values)
         last = last_values(values, origins)
@@ -86,9 +82,7 @@ class SeasonMean:
         """Nothing is learned."""
         return {}
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H)."""
         rows = self.season * self.seasons
         ahead = [
@@ -119,9 +113,9 @@ class Mean:
         """Nothing is learned."""
         return {}
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H)."""
-        means = [mean_over(values[:, max(0, o - self.rows) if self.rows else 0 : o], 1) for o in origins]
+        means = [
+            mean_over(values[:, max(0, o - self.rows) if self.rows else 0 : o], 1) for o in origins
+        ]
         return np.repeat(np.stack(means, axis=1)[..., None], horizon, axis=-1)

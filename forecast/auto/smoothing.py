@@ -55,9 +55,7 @@ class Smoothing:
     def _grid(self) -> Array:
         """Settings (G, 5): alpha, beta, phi, gamma, number of parameters."""
         trends = _TREND if self.trend else _TREND[:1]
-        grid = [
-            (a, b, phi, 0.0, 2 + 3 * (b > 0)) for a, (b, phi) in product(_ALPHA, trends)
-        ]
+        grid = [(a, b, phi, 0.0, 2 + 3 * (b > 0)) for a, (b, phi) in product(_ALPHA, trends)]
         if self.season > 1:
             more = self.season + 1
             grid += [
@@ -69,9 +67,7 @@ class Smoothing:
     def fit(self, values: Array, horizon: int) -> State:
         """Choose a setting for each series, (N, 5)."""
         past, grid = values[:, -self._rows() :], self._grid()
-        rows = [
-            self._choose(past[k : k + _CHUNK], grid) for k in range(0, len(past), _CHUNK)
-        ]
+        rows = [self._choose(past[k : k + _CHUNK], grid) for k in range(0, len(past), _CHUNK)]
         return {"settings": np.concatenate(rows)}
 
     def _choose(self, past: Array, grid: Array) -> Array:
@@ -98,9 +94,7 @@ class Smoothing:
             chosen[better] = part[pick[better]]
         return chosen
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H)."""
         begin = max(0, min(origins) - self._rows())
         settings = state["settings"]

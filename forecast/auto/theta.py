@@ -43,9 +43,7 @@ class Theta:
         """Nothing is learned beforehand."""
         return {}
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H)."""
         rows = self.rows or max(400, 10 * self.season)
         ahead = [self._one(values[:, max(0, o - rows) : o], horizon) for o in origins]

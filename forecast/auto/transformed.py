@@ -32,9 +32,7 @@ class Log:
         """Learn from the logarithms."""
         return self.form.fit(_log(values), horizon)
 
-    def forecast(
-        self, state: State, values: Array, origins: Sequence[int], horizon: int
-    ) -> Array:
+    def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H); at most ten times the largest value before the origin."""
         ahead = np.exp(np.minimum(self.form.forecast(state, _log(values), origins, horizon), 600))
         positive = ~(np.nan_to_num(values[:, : min(origins)], nan=1.0) <= 0).any(1)

@@ -261,7 +261,9 @@ def _read(out: Path) -> dict[tuple[str, str], Row]:
         if any(line.get(column) in (None, "") for column in COLUMNS):
             continue
         row: Row = {
-            column: line[column] if column in ("dataset", "model", "domain") else float(line[column])
+            column: line[column]
+            if column in ("dataset", "model", "domain")
+            else float(line[column])
             for column in COLUMNS
         }
         rows[line["dataset"], line["model"]] = row

@@ -81,7 +81,8 @@ def _births(root: Path) -> Array:
 def _competition(root: Path, name: str, horizon: int) -> Array:
     """Training and test rows of each series in file order, right-aligned (N, T)."""
     parts = [
-        _read(root / "bench" / f"{name}_{part}.csv.gz").group_by("unique_id", maintain_order=True)
+        _read(root / "bench" / f"{name}_{part}.csv.gz")
+        .group_by("unique_id", maintain_order=True)
         .agg("y")
         for part in ("train", "test")
     ]
@@ -115,7 +116,9 @@ def _ett_set(name: str) -> Callable[[Path], Set]:
     def load(root: Path) -> Set:
         values = _ett(root, int(table[-1]), frequency)
         windows = number_of_windows(values.shape[1], horizon)
-        return Set(name, values, horizon, season, frequency, windows, variates=True, domain="Energy")
+        return Set(
+            name, values, horizon, season, frequency, windows, variates=True, domain="Energy"
+        )
 
     return load
 
@@ -133,7 +136,9 @@ def _panel_set(
 def _births_set(root: Path) -> Set:
     values = _births(root)
     windows = number_of_windows(values.shape[1], 30)
-    return Set("us_births/D/short", values, 30, 1, "D", windows, variates=False, domain="Healthcare")
+    return Set(
+        "us_births/D/short", values, 30, 1, "D", windows, variates=False, domain="Healthcare"
+    )
 
 
 SETS: dict[str, Callable[[Path], Set]] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forecast.auto import scores
-from forecast.auto.blend import Cells, blend_weights
+from forecast.auto.blend import Cells, blend_weights, localised
 from forecast.auto.choose import Settings
 from forecast.auto.distribution import measure
 from forecast.auto.fitting import fit
@@ -58,9 +58,7 @@ def test_the_future_changes_nothing():
     gone[:, 515:] = np.nan
     hidden = values[:, :520].copy()
     hidden[:, 515:] = np.nan
-    np.testing.assert_allclose(
-        made.forecast(gone, [520]), made.forecast(hidden, [520]), rtol=1e-9
-    )
+    np.testing.assert_allclose(made.forecast(gone, [520]), made.forecast(hidden, [520]), rtol=1e-9)
 
 
 def test_the_same_rows_give_the_same_bytes():
@@ -155,14 +153,30 @@ def test_settings_that_leave_nothing_are_refused():
         median(season_and_noise(200), 24, metric="mape")
 
 
-def test_a_blend_of_opposite_errors_is_found_and_noise_is_not_chosen():
+def test_weights_fall_with_the_loss_and_laggards_have_none():
+    truth = np.zeros(400)
+    sign = np.where(np.arange(400) % 2 == 0, 1.0, -1.0)
+    wrong = np.stack([sign, -sign, 1.1 * sign, 3 * sign])
+    weights = blend_weights(Cells(wrong, truth, np.ones(400) / 400))
+    assert weights[0] == weights[1]
+    assert weights[2] == pytest.approx(weights[0] * 1.1**-12)
+    assert weights[3] == 0
+
+
+def test_series_weigh_by_their_own_errors_only_where_that_lasts():
     rng = np.random.default_rng(0)
-    truth = np.zeros(800)
-    noise = rng.normal(size=800)
-    wrong = np.stack([noise, -noise, 3 + rng.normal(size=800), 4 + rng.normal(size=800)])
-    cells = Cells(wrong, truth, np.ones(800) / 800, np.arange(800) // 100)
-    weights = blend_weights(cells)
-    np.testing.assert_allclose(weights, [0.5, 0.5, 0, 0], atol=1e-9)
+    truth = np.zeros((8, 10, 4))
+    good = 0.1 * rng.normal(size=truth.shape)
+    bad = 2.0 + good
+    kind = (np.arange(8) % 2 == 0)[:, None, None]
+    ahead = np.stack([np.where(kind, good, bad), np.where(kind, bad, good)])
+    weights, loss = np.full((8, 2), 0.5), np.ones(truth.shape)
+    power, near = localised(ahead, truth, loss, np.arange(10), weights)
+    assert power > 0
+    assert (near[::2, 0] > 0.9).all()
+    assert (near[1::2, 1] > 0.9).all()
+    alike = rng.normal(size=(2, *truth.shape))
+    assert localised(alike, truth, loss, np.arange(10), weights)[0] == 0
 
 
 def test_few_misses_get_wider_tails_than_a_gaussian():
