@@ -48,7 +48,8 @@ def write(path: Path, order: np.ndarray, values: np.ndarray, length: int) -> Non
 
 
 def train(model: str, table: Path, length: int, folder: Path) -> Path:
-    from forecast import artefact, prediction, recipe, training
+    from forecast import api, artefact, recipe
+    from forecast.runs import run
 
     small = folder / "small.csv"
     pl.scan_csv(table, infer_schema=False).head(TRAINED * length).collect().write_csv(small)
@@ -56,7 +57,7 @@ def train(model: str, table: Path, length: int, folder: Path) -> Path:
     resolved = recipe.load(
         small, model=model, lookback=LOOKBACK, horizon=HORIZON, settings=settings
     )
-    forecaster = prediction.load(training.train(resolved).artefact)
+    forecaster = api.load(run.train(resolved).artefact)
     artefact.save(folder / model, forecaster)
     return folder / model
 
@@ -72,10 +73,10 @@ def peak() -> float:
 
 def measure(model: str, source: str, out: str) -> None:
     """Forecast one table and print what it took; the process does nothing else."""
-    from forecast import bulk, prediction
     from forecast.device import Stopwatch, set_threads
+    from forecast.series import bulk
 
-    forecaster = prediction.load(model)
+    forecaster = api.load(model)
     set_threads(1)
     watch = Stopwatch()
     before = watch.read()

@@ -51,7 +51,8 @@ def prepare(folder: Path, series: int, rows: int) -> None:
     import numpy as np
     import polars as pl
 
-    from forecast import recipe, training
+    from forecast import recipe
+    from forecast.runs import run as training
 
     random = np.random.default_rng(0)
     times = np.datetime64("2024-01-01T00", "us") + np.arange(rows) * np.timedelta64(1, "h")
@@ -79,9 +80,9 @@ def run(engine: str, folder: Path) -> dict[str, float]:
 
         done = engines.predict_files(str(folder / "model"), [source], out, engine=engine)
         return {"start": done.start_seconds, "seconds": done.seconds}
-    from forecast import bulk, prediction
+    from forecast.series import bulk
 
-    forecaster = prediction.load_series(folder / "model")
+    forecaster = api.load_series(folder / "model")
     began = time.perf_counter()
     bulk.predict_files(forecaster, source, out)
     return {"start": 0.0, "seconds": time.perf_counter() - began}

@@ -9,8 +9,9 @@ metr-la                          a week of speeds, 12 steps from 12: errors [mph
 england-covid                    cases of a day ahead from two weeks
 
 Settings are chosen on the validation part; the test part is scored with `--test` only. Training is
-`forecast.loop.fit`: a batch of events is a run of numbers in order, so the loop needs no more than
-an `order` that keeps it. Times are process CPU time, memory the process's peak resident size.
+`forecast.training.loop.fit`: a batch of events is a run of numbers in order, so the loop needs no
+more than an `order` that keeps it. Times are process CPU time, memory the process's peak resident
+size.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import time
 
 import torch
 
-from forecast.data import graphs
-from forecast.data.graph_section import GRAPHS, GraphSection
-from forecast.loop import Silence, fit
-from forecast.models.todyformer import Todyformer, TodyformerConfig
-from forecast.models.todyformer_sensors import SensorTodyformer, SensorTodyformerConfig
+from forecast.graphs import data as graphs
+from forecast.graphs.section import GRAPHS, GraphSection
+from forecast.models.todyformer.model import Todyformer, TodyformerConfig
+from forecast.models.todyformer.sensors import SensorTodyformer, SensorTodyformerConfig
 from forecast.recipe import TrainSection
+from forecast.training.loop import Silence, fit
 
 # (learning rate, windows of a step) by task
 TRAINING = {"link": (1e-3, 200), "node": (1e-3, 1), "sensor": (2e-3, 32)}

@@ -112,8 +112,8 @@ def measure_storage(options: argparse.Namespace, windows: int) -> dict[str, floa
     import numpy as np
     import torch
 
-    from forecast.data.grid_section import GridSection
-    from forecast.data.grids import load
+    from forecast.grids.data import load
+    from forecast.grids.section import GridSection
     from forecast.models.grid_baselines import grid_baselines
 
     torch.set_num_threads(options.threads)
@@ -160,7 +160,7 @@ def _timed(options, sizes, config, precision: str, plain: bool) -> dict[str, flo
     from forecast.batch import GridBatch, GridSpec
     from forecast.device import autocast
     from forecast.models.predformer import PredFormer
-    from forecast.optimizer import Adam
+    from forecast.training.optimizer import Adam
 
     spec = GridSpec(**sizes)
     generator = torch.Generator().manual_seed(0)

@@ -63,11 +63,12 @@ def choose(name: str, horizon: int | None, settings: list[str], keep: Path) -> N
     import numpy as np
     import torch
 
-    from forecast import evaluation, intervals, prediction
-    from forecast.data import loading
+    from forecast import api
+    from forecast.series import data as loading
+    from forecast.series import intervals, score
 
     torch.set_num_threads(1)
-    trained = prediction.load(train(name, horizon, settings, keep))
+    trained = api.load(train(name, horizon, settings, keep))
     section, spec = trained.recipe.data, trained.spec
     table = loading.read(section.source, section, columns=trained.columns)
     data = loading.load(
@@ -83,7 +84,7 @@ def choose(name: str, horizon: int | None, settings: list[str], keep: Path) -> N
     calibration = intervals.calibrate(model, halves.windows("val"))
     for rate, shared in itertools.product(RATES, SHARES):
         intervals.RATE, intervals.SHARED = rate, shared
-        scores = evaluation.score(
+        scores = score.score(
             model, halves, halves.windows("test"), calibration, ("adaptive",)
         )["intervals"]["adaptive"]  # fmt: skip
         print(row(name, f"rate {rate}, shared {shared}", scores["crps"], scores["levels"]["90"]))

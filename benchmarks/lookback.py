@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from forecast import prediction
+    from forecast import api
 
     torch.set_num_threads(options.threads)
     kept = options.figures
@@ -58,7 +58,7 @@ def main() -> None:
                 kept.write_text(json.dumps(figures, indent=1))
 
     for name in options.artefacts:
-        forecaster = prediction.load(name)
+        forecaster = api.load(name)
         source, model = forecaster.recipe.source_name, forecaster.model
         data = opened(source, forecaster.recipe.model, WINDOW, forecaster.spec.horizon)
         windows, label = data.data.windows("test"), called(forecaster.recipe)
@@ -87,16 +87,16 @@ def called(recipe) -> str:
 
 def opened(source: str, model: str, rows: int, horizon: int):
     """Open a data set as a model with windows of so many rows is trained on it."""
-    from forecast import recipe, tasks
+    from forecast import kinds, recipe
     from forecast.device import choose_device
 
     resolved = recipe.load(source, model=model, lookback=rows, horizon=horizon)
-    return tasks.open_task(resolved, None, choose_device("cpu"))
+    return kinds.open_task(resolved, None, choose_device("cpu"))
 
 
 def scored(windows, rows: int):
     """Cut the segments whose positions are scored, each behind so many rows or up to 23 more."""
-    from forecast.data.segments import segments
+    from forecast.batch.segments import segments
 
     return segments(windows, warm_up=rows - 1, scored=SCORED, stride=STRIDE)
 
@@ -126,11 +126,10 @@ def streams(model, windows, rows: int, reset: bool = False) -> float:
 
 def ridge(source: str, rows: int, horizon: int) -> float:
     """Solve for a ridge regression on windows of so many rows, and give its MSE."""
-    from forecast import artefact
     from forecast.models import MODELS
 
     task = opened(source, "ridge", rows, horizon)
-    model = artefact.build("ridge", MODELS["ridge"].load()[1](), task.spec)
+    model = building.build("ridge", MODELS["ridge"].load()[1](), task.spec)
     task.solve(model)
     return error(model, task.data.windows("test"))
 
@@ -139,12 +138,11 @@ def dlinear(source: str, rows: int, horizon: int) -> float:
     """Train a DLinear on windows of so many rows, and give its MSE."""
     import torch
 
-    from forecast import artefact
-    from forecast.loop import fit
+    from forecast.training.loop import fit
 
     task = opened(source, "dlinear", rows, horizon)
     torch.manual_seed(0)
-    model = artefact.build("dlinear", task.recipe.model_config, task.spec)
+    model = building.build("dlinear", task.recipe.model_config, task.spec)
     rate = 1e-3 * math.sqrt(WINDOW / rows)
     section = replace(task.recipe.train, **DLINEAR, learning_rate=rate, schedule="halving", seed=0)
     val = task.data.windows("val")

@@ -16,10 +16,10 @@ import time
 import torch
 
 from forecast.batch import Spec
-from forecast.data.windows import Series, Windows
-from forecast.loop import fit
+from forecast.batch.windows import Series, Windows
 from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.recipe import TrainSection
+from forecast.training.loop import fit
 
 BATCH, LOOKBACK, HORIZON, VARIATES = 32, 96, 96, 7
 

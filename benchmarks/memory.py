@@ -46,7 +46,7 @@ def measure(steps: int, options: argparse.Namespace) -> tuple[float, float]:
     """Time one number of steps in this process."""
     import torch
 
-    from forecast.models.titans_layers import Memory, Tokens
+    from forecast.models.titans.layers import Memory, Tokens
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

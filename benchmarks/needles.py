@@ -157,7 +157,7 @@ def build(task: str, seed: int, **fields: object):
     one patch of a shape from another, is not.
     """
     from forecast.batch import Spec
-    from forecast.models.titans import Titans, TitansConfig
+    from forecast.models.titans.model import Titans, TitansConfig
 
     torch.manual_seed(seed)
     # Two blocks of attention see 7 tokens, 56 rows or less: no needle.

@@ -43,10 +43,10 @@ def main() -> None:
 def load(options):
     import torch
 
-    from forecast import prediction
+    from forecast import api
 
     torch.set_num_threads(1)
-    return prediction.load(options.artefact)
+    return api.load(options.artefact)
 
 
 def accuracy(options) -> None:
@@ -100,8 +100,8 @@ def resident(options) -> dict[str, float]:
 
     import numpy as np
 
-    from forecast.data.rows import Rows
-    from forecast.streaming import Streamer
+    from forecast.series.stream import Streamer
+    from forecast.series.stream.rows import Rows
 
     made = load(options)
     # One variate a series, in the table of a model of several.
@@ -165,10 +165,10 @@ def soak(options) -> None:
 
 def kills(options, moments: int = 20) -> None:
     """Kill a stream at random moments, feed all rows again, and compare with one left alone."""
-    from forecast.data import loading
+    from forecast.series import data
 
     made = load(options)
-    table = Path(loading.locate(made.recipe.data.source)).read_bytes()
+    table = Path(data.locate(made.recipe.data.source)).read_bytes()
     rows = b"\n".join(table.split(b"\n")[:1_201]) + b"\n"
     command = [sys.executable, "-m", "forecast", "stream", options.artefact, "--horizon", "4"]
     expected = subprocess.run(command, input=rows, capture_output=True, check=True).stdout

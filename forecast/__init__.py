@@ -17,21 +17,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from forecast.prediction import load
-    from forecast.tasks import predict
-    from forecast.training import train
-
-_HOMES = {
-    "train": "forecast.training",
-    "predict": "forecast.tasks",
-    "load": "forecast.prediction",
-}
+    from forecast.api import load, predict, train
 
 __all__ = ["__version__", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when first used: the command line asks for the version without paying for torch.
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return getattr(importlib.import_module("forecast.api"), name)
     raise AttributeError(f"module 'forecast' has no attribute {name!r}")

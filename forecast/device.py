@@ -15,6 +15,8 @@ import torch
 from forecast.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16"]
+# What a run takes for `auto`, whatever the processor has; the tests force each in turn.
+FORCED = "FORECAST_PRECISION"
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,19 +44,26 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def device_for(name: str, kind: str) -> torch.device:
-    """Choose the device for a kind of data: graphs are made on the CPU, where `auto` puts them."""
-    return choose_device("cpu" if kind == "graph" and name == "auto" else name)
-
-
 def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
     """Turn `auto` into bf16 where the processor multiplies bf16 in units of its own, else fp32.
 
     On a CPU these are AMX tiles; the older AVX-512 instructions for bf16 do not make up for the
-    casts in models of a size that one trains on a CPU.
+    casts in models of a size that one trains on a CPU. The environment variable FORECAST_PRECISION,
+    `fp32` or `bf16`, stands in for what the processor has.
+
+    Raises:
+        UsageError: FORECAST_PRECISION is neither of these.
     """
     if name != "auto":
         return name
+    forced = os.environ.get(FORCED, "").strip().lower()
+    if forced in ("fp32", "bf16"):
+        return forced
+    if forced not in ("", "auto"):
+        raise UsageError(
+            f"{FORCED} is {forced!r}; it may be fp32, bf16 or auto.",
+            hint=f"Unset {FORCED}, or write --set train.precision=fp32.",
+        )
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"  # pyright: ignore[reportPrivateUsage]

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecast import bulk, prediction, recipe, training
+from forecast import api, recipe
 from forecast.engines import ENGINES, ERROR, Forecasting, predict_files
 from forecast.errors import NotFoundError, UsageError
+from forecast.runs import run
+from forecast.series import bulk
 
 ROWS, SERIES = 40, 60
 
@@ -40,12 +42,12 @@ def home(tmp_path_factory):
             folder / "train.parquet", model="ridge", lookback=12, horizon=4,
             settings=["train.threads=1"],
         )  # fmt: skip
-        training.train(resolved, out=folder / "model")
+        run.train(resolved, out=folder / "model")
         yield folder
 
 
 def test_parts_dealt_out_give_the_bits_of_the_whole_in_any_order(home, tmp_path):
-    forecaster = prediction.load_series(home / "model")
+    forecaster = api.load_series(home / "model")
     bulk.predict_files(forecaster, str(home / "train.parquet"), tmp_path / "local.parquet")
     expected = pl.read_parquet(tmp_path / "local.parquet")
     whole = Forecasting.of(str(home / "model"), None, [str(home / "train.parquet")])
@@ -100,7 +102,7 @@ def test_an_engine_gives_what_a_job_here_gives(home, tmp_path, engine):
     if engine == "spark" and shutil.which("java") is None:
         pytest.skip("Spark needs java")
     source = str(home / "train.parquet")
-    bulk.predict_files(prediction.load_series(home / "model"), source, tmp_path / "local.parquet")
+    bulk.predict_files(api.load_series(home / "model"), source, tmp_path / "local.parquet")
     done = predict_files(str(home / "model"), [source], tmp_path / "out", engine=engine, places=2)
     assert (done.rows, done.failed) == (SERIES * 4, ())
     ours = pl.read_parquet(tmp_path / "local.parquet").sort("unique_id", "ds")

@@ -13,90 +13,158 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "forecast"
 
-# Bottom first; a module may import from its own level and from those before it.
+# Bottom first. A file may import from the rooms below its own and from its own room, never from
+# another room of its level. A name with a dot takes one file out of its room.
 LEVELS = [
-    {"errors", "atomic", ""},
-    {"batch"},
+    {"", "errors", "atomic", "limits", "locks", "paths"},
+    {"batch", "device"},
+    {"scoring"},
     {"kernels"},
-    {"layers", "optimizer"},
+    {"layers"},
+    {"models"},
+    {"catalogue", "tables"},
+    # What a recipe reads of a kind: its section, and the formats that the section names.
     {
-        "models",
-        "data",
-        "metrics",
-        "grid_metrics",
-        "graph_metrics",
-        "device",
-        "distributed",
-        "sharded",
-        "intervals",
+        "grids.axes",
+        "grids.files",
+        "grids.section",
+        "graphs.events",
+        "graphs.formats",
+        "graphs.section",
     },
-    {"recipe_sections"},
     {"recipe"},
-    {"forecasters"},
-    {"artefact", "checkpoint", "search_space", "starter"},
-    {"tracking"},
-    {"loop", "pictures", "runs"},
-    {"interval_openings", "series_context"},
-    {"evaluation", "prediction", "grid_prediction", "diagnostics"},
-    {"bulk", "engines", "streaming", "tasks"},
     {"training"},
-    {"backtest", "tuning"},
+    {"contracts"},
+    {"series", "grids", "graphs"},
+    {"kinds"},
+    {"artefact"},
+    {"tracking"},
+    {"engines"},
+    {"runs"},
+    {"api"},
     {"cli", "__main__"},
 ]
-# A program of its own, like the command line: MLflow's server runs it.
-ENTRY_POINTS = {"tracking/pyfunc.py"}
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+# A program of its own, like the command line: MLflow's server runs it.
+ENTRY_POINTS = {"forecast.tracking.pyfunc", "forecast.__main__", "forecast"}
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def unit(module):
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
+    """The longest name of `LEVELS` that a module lies in."""
+    parts = module.split(".")[1:]
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if name in LEVEL), "")
 
 
-def imports(path):
-    """Yield the units of `forecast` that a file imports, anywhere in it but under TYPE_CHECKING."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
+def imports(module, *, deferred=True):
+    """The modules of `forecast` that a file imports, but under TYPE_CHECKING.
+
+    Without `deferred`, only what is imported when the file is.
+    """
+    tree = ast.parse(FILES[module].read_text())
+    left_out = {
         id(child)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        or (not deferred and isinstance(node, ast.FunctionDef))
         for child in ast.walk(node)
     }
     for node in ast.walk(tree):
-        if id(node) in typing_only:
+        if id(node) in left_out:
             continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "forecast":
-            if node.module == "forecast":
-                yield from (alias.name for alias in node.names if alias.name in LEVEL)
-            else:
-                yield unit(node.module)
-        if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.startswith("forecast."):
-                    yield unit(alias.name)
-
-
-def files():
-    return sorted(PACKAGE.rglob("*.py"))
+                full = f"{node.module}.{alias.name}"
+                yield full if full in FILES else node.module
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "forecast")
 
 
 def test_every_part_has_a_level():
-    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in files()}
-    assert parts - {"__init__"} == set(LEVEL) - {""}
+    parts = {module.split(".")[1] for module in FILES if module != "forecast"}
+    assert parts <= {name.partition(".")[0] for name in LEVEL}
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path):
-    relative = path.relative_to(PACKAGE)
-    if str(relative) in ENTRY_POINTS or relative == Path("__init__.py"):
-        return
-    own = LEVEL[relative.parts[0].removesuffix(".py")]
-    upward = {name for name in imports(path) if LEVEL[name] > own}
-    assert not upward, f"{relative} imports upward: {upward}"
+@pytest.mark.parametrize("module", [name for name in FILES if name not in ENTRY_POINTS])
+def test_imports_point_down(module):
+    own = unit(module)
+    for imported in set(imports(module)) - {"forecast"}:
+        other = unit(imported)
+        room, its_room = own.partition(".")[0], other.partition(".")[0]
+        assert LEVEL[other] < LEVEL[own] or (LEVEL[other] == LEVEL[own] and room == its_room), (
+            f"{module} imports {imported}, which is not below it"
+        )
+
+
+def test_no_circle_of_files():
+    """Files that import each other, however far around, cannot be read one at a time."""
+    graph = {
+        module: {name for name in imports(module) if name in FILES and name != module}
+        for module in FILES
+    }
+    # A package's __init__ hands on what its files define; they may import the package's name.
+    for imported in graph.values():
+        imported.discard("forecast")
+    circles, done = [], set()
+    for start in sorted(graph):
+        path, trail = [(start, iter(sorted(graph[start])))], [start]
+        while path:
+            here, rest = path[-1]
+            following = next(rest, None)
+            if following is None:
+                done.add(here)
+                path.pop()
+                trail.pop()
+            elif following in trail:
+                circles.append([*trail[trail.index(following) :], following])
+            elif following not in done:
+                path.append((following, iter(sorted(graph[following]))))
+                trail.append(following)
+    assert not circles, circles
+
+
+def test_only_kinds_tells_kinds_apart():
+    """What differs among kinds is a function of the kind's own module, found through `kinds`.
+
+    The catalogue and the recipe say which kind a source is of; the table of models, which kind a
+    model is of.
+    """
+    allowed = {"kinds", "catalogue", "recipe", "models"}
+    found = []
+    for module, path in FILES.items():
+        if unit(module).partition(".")[0] in allowed:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and {
+                part.value for part in ast.walk(node) if isinstance(part, ast.Constant)
+            } & {"series", "grid", "graph"}:
+                text = ast.unparse(node)
+                if "kind" in text:
+                    found.append(f"{module}:{node.lineno} {text}")
+            if isinstance(node, ast.Assert) and "isinstance" in ast.unparse(node):
+                text = ast.unparse(node)
+                if "Forecaster" in text or "Section" in text or "Data" in text:
+                    found.append(f"{module}:{node.lineno} {text}")
+    assert not found, found
+
+
+def test_no_model_is_asked_what_attributes_it_has():
+    """What a model may offer is a protocol of models/protocols.py, told by isinstance."""
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "hasattr":
+                assert "model" not in ast.unparse(node.args[0]), f"{module}:{node.lineno}"
 
 
 def test_only_tracking_knows_mlflow_and_nothing_below_the_command_line_prints():
-    for path in files():
+    for path in FILES.values():
         relative = path.relative_to(PACKAGE)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -135,7 +203,7 @@ def test_the_wheel_holds_what_an_installed_program_needs(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     for wanted in (
-        "forecast/data/sample/metro_traffic.csv.gz",
+        "forecast/catalogue/sample/metro_traffic.csv.gz",
         "forecast/recipes/itransformer-etth1-96.toml",
         "forecast/tracking/pyfunc.py",
         "forecast/cli/train.py",
@@ -148,7 +216,7 @@ def test_the_wheel_holds_what_an_installed_program_needs(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import forecast; assert sys.argv[1] in forecast.__file__\n"
         "from forecast import recipe\n"
-        "from forecast.data import DATASETS, files\n"
+        "from forecast.catalogue import DATASETS, files\n"
         "assert recipe.load('itransformer-etth1-96').model_config.width == 256\n"
         "print(files.locate(DATASETS['metro-traffic'].files[0]))\n"
     )

@@ -7,10 +7,13 @@ import polars as pl
 import pytest
 import torch
 
-from forecast import artefact, evaluation, recipe, training
-from forecast.data import loading, tables
-from forecast.data.tables import TableOptions
+from forecast import artefact, recipe
 from forecast.models import MODELS
+from forecast.runs import run
+from forecast.series import data as loading
+from forecast.series import score
+from forecast.tables import reading
+from forecast.tables.reading import TableOptions
 
 ROWS, CUT = 300, 250
 
@@ -44,7 +47,7 @@ def written(tmp_path):
 
 
 def prepared(path):
-    table = tables.read(path, TableOptions())
+    table = reading.read(path, TableOptions())
     return loading.load(table, split=(150, 100, 50), lookback=48, horizon=12)
 
 
@@ -52,7 +55,7 @@ def build(name, data):
     torch.manual_seed(0)
     model, config = MODELS[name].load()
     made = model(config(), data.spec).eval()
-    evaluation.fit_closed_form(made, data)
+    score.fit_closed_form(made, data)
     return made
 
 
@@ -107,7 +110,7 @@ def test_a_trained_model_does_not_depend_on_the_test_part(written, tmp_path, mon
                 "train.threads=1",
             ],
         )
-        trained = training.train(resolved)
+        trained = run.train(resolved)
         weights.append(artefact.load(trained.artefact).model.state_dict())
     for first, second in zip(weights[0].values(), weights[1].values(), strict=True):
         assert torch.equal(first, second)

@@ -8,7 +8,7 @@ import pytest
 
 from forecast import recipe
 from forecast.errors import NotFoundError, UsageError
-from forecast.recipe_sections import recipe_names
+from forecast.recipe.sections import recipe_names
 
 
 def test_flags_beat_the_file_and_set_beats_the_flags(tmp_path):

@@ -103,15 +103,12 @@ def backtest(
 
       forecast backtest collegemsg --windows 4 --step 2000
     """
-    from forecast import recipe
-    from forecast.backtest import backtest as run
-    from forecast.backtest import models_of
+    from forecast import kinds, recipe
     from forecast.cli.progress import Progress
-    from forecast.data import graph_section
+    from forecast.contracts import Plan
     from forecast.device import Stopwatch
-    from forecast.errors import UsageError
-    from forecast.models import MODELS
-    from forecast.tasks import Plan
+    from forecast.runs.backtest import backtest as run
+    from forecast.runs.backtest import comparable_models
 
     watch = Stopwatch()
     reading = options.reading(
@@ -126,30 +123,8 @@ def backtest(
         )  # fmt: skip
 
     first = resolved(model[0] if model else None)
-    # Which model of graphs there is depends on the task: the one that the data chose.
-    kind = MODELS[first.model].kind
-    others = [first.model] if kind == "graph" else models_of(kind)
-    recipes = [resolved(name) for name in model or others]
-    ahead = horizon or first.window.horizon
-    if kind == "graph" and step is None:
-        task = graph_section.resolve(first.graph)[0].task
-        if task in ("link", "affinity"):
-            what = "events" if task == "link" else "periods"
-            raise UsageError(
-                f"Windows of {what} have no length of their own.",
-                hint=f"Say how many {what} each has: --step {2000 if task == 'link' else 10}",
-            )
-    if step is None and ahead is None:
-        raise UsageError(
-            "The length of a window is open: neither --step nor a horizon is given.",
-            hint="Say how far to forecast: --horizon 24",
-        )
-    length = step or ahead or 1
-    if ahead and length < ahead:
-        raise UsageError(
-            f"A window of {length} rows holds no forecast of {ahead}.",
-            hint=f"Take --step {ahead} or more.",
-        )
+    recipes = [resolved(name) for name in model or comparable_models(first)]
+    length = kinds.of(first.model).window_length(first, step, horizon or first.window.horizon)
     plan = Plan(windows=windows, step=length, gap=gap, rolling=rolling)
     with Progress() as watcher:
         found = run(recipes, plan, refit=refit, resume=resume, watcher=watcher)

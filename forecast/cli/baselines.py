@@ -21,7 +21,7 @@ from forecast.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from forecast.forecasters import AnySpec
+    from forecast.batch import AnySpec
     from forecast.recipe import Recipe
 
 
@@ -96,7 +96,7 @@ def baselines(
 
 def _figure(figures: dict[str, Any], measure: str) -> str:
     """Print a measure; of links and shares, which have no errors, what they are judged by."""
-    from forecast.evaluation import judged
+    from forecast.scoring.comparison import judged
 
     if measure in figures:
         return console.figure(figures[measure])
@@ -110,11 +110,13 @@ def _scored(
     resolved: Recipe,
 ) -> tuple[dict[str, dict[str, Any]], AnySpec, tuple[str, ...]]:
     """Score the baselines of one recipe; give the shape of its task and notices too."""
-    from forecast import evaluation
-    from forecast.data import graphs, grids, loading
-    from forecast.data.grid_section import GridSection
+    from forecast.graphs import data as graphs
+    from forecast.grids import data as grids
+    from forecast.grids.kind import score
+    from forecast.grids.section import GridSection
     from forecast.recipe import DataSection
-    from forecast.tasks.grids import score
+    from forecast.series import data as loading
+    from forecast.series import score as evaluation
 
     section, window = resolved.data, resolved.window
     if isinstance(section, GridSection):

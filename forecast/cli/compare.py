@@ -39,7 +39,7 @@ def compare(
     """
     from forecast import tracking
     from forecast.errors import NotFoundError, nearest
-    from forecast.evaluation import more_is_better
+    from forecast.scoring.comparison import more_is_better
 
     found = tracking.tracked_runs(experiment, names=runs or ())
     if data:
@@ -93,7 +93,7 @@ def _names(run: TrackedRun) -> tuple[str, str]:
 
 
 def _facts(group: Group, metric: str) -> dict[str, object]:
-    from forecast.evaluation import more_is_better
+    from forecast.scoring.comparison import more_is_better
 
     best = group.best_baseline(metric, more=more_is_better(metric))
     return {
@@ -120,7 +120,7 @@ def _facts(group: Group, metric: str) -> dict[str, object]:
 
 
 def _baseline(group: Group, metric: str) -> tuple[str, str]:
-    from forecast.evaluation import more_is_better
+    from forecast.scoring.comparison import more_is_better
 
     best = group.best_baseline(metric, more=more_is_better(metric))
     return (best[0], _figure(best[1])) if best else ("-", "")

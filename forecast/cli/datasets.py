@@ -16,14 +16,14 @@ from forecast.cli.options import AsJson
 from forecast.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
-    from forecast.data import Known
-    from forecast.data.files import KnownFile, Progress
+    from forecast.catalogue import Known
+    from forecast.catalogue.files import KnownFile, Progress
 
 app = typer.Typer(help="List, show, fetch and verify the known data sets.", no_args_is_help=True)
 
 
 def _complete(incomplete: str) -> list[str]:
-    from forecast.data import DATASETS
+    from forecast.catalogue import DATASETS
 
     return [name for name in DATASETS if name.startswith(incomplete)]
 
@@ -44,7 +44,7 @@ def list_datasets(as_json: AsJson = False) -> None:
 
     Example: forecast datasets list
     """
-    from forecast.data import DATASETS, files
+    from forecast.catalogue import DATASETS, files
 
     if as_json:
         console.document([_facts(known) for known in DATASETS.values()])
@@ -74,7 +74,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     Example: forecast datasets show etth1
     """
-    from forecast.data import dataset, files
+    from forecast.catalogue import Dataset, GridDataset, dataset, files
 
     known = dataset(name)
     if as_json:
@@ -87,7 +87,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         ("target", known.target),
         ("season", f"{known.season} {what}"),
     ]
-    if known.kind == "series":
+    if isinstance(known, Dataset):
         train_end, val_end, test_end = known.split.borders(known.rows)
         lines += [
             ("train", f"rows 0 to {train_end:,}"),
@@ -96,7 +96,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         ]
     read = ", ".join(f"{key}={value}" for key, value in known.options.items())
     lines.append(("read with", read))
-    if known.kind == "grid" and not known.files:
+    if isinstance(known, GridDataset) and not known.files:
         root = files.data_root()
         lines += [("looked for", str(root / pattern)) for pattern in known.patterns]
         lines.append(("lies at", "here" if _is_here(known) else known.missing))
@@ -130,10 +130,10 @@ def fetch(
     Examples: forecast datasets fetch etth1 ettm1
     or forecast datasets fetch exchange --mirror /media/stick
     """
-    from forecast.data import dataset, files
+    from forecast.catalogue import GridDataset, dataset, files
 
     for known in [dataset(name) for name in names]:
-        if known.kind == "grid" and not known.files:
+        if isinstance(known, GridDataset) and not known.files:
             # Says where they come from, if they are not there.
             for path in known.paths():
                 console.answer(str(path))
@@ -157,7 +157,7 @@ def verify(
 
     Example: forecast datasets verify etth1
     """
-    from forecast.data import DATASETS, dataset, files
+    from forecast.catalogue import DATASETS, dataset, files
 
     results: list[dict[str, str | None]] = []
     for known in [dataset(name) for name in names] if names else DATASETS.values():
@@ -198,14 +198,16 @@ def _fetching(results: Sequence[Mapping[str, str | None]]) -> str:
 
 
 def _location(file: KnownFile) -> str | None:
-    from forecast.data import files
+    from forecast.catalogue import files
 
     path = files.find(file)
     return None if path is None else str(path)
 
 
 def _is_here(known: Known) -> bool:
-    if known.kind == "grid" and not known.files:
+    from forecast.catalogue import GridDataset
+
+    if isinstance(known, GridDataset) and not known.files:
         try:
             return bool(known.paths())
         except NotFoundError:
@@ -215,8 +217,10 @@ def _is_here(known: Known) -> bool:
 
 def _facts(known: Known) -> dict[str, Any]:
     """Return a data set as one JSON object."""
+    from forecast.catalogue import Dataset
+
     facts = dataclasses.asdict(known)
-    if known.kind == "series":
+    if isinstance(known, Dataset):
         facts["split"]["borders"] = known.split.borders(known.rows)
     else:
         facts["here"] = _is_here(known)

@@ -18,7 +18,7 @@ def doctor(device: Device = "auto", as_json: AsJson = False) -> None:
 
     import forecast
     from forecast import kernels, tracking
-    from forecast.data import files
+    from forecast.catalogue import files
     from forecast.device import choose_device, choose_precision
 
     place = choose_device(device)

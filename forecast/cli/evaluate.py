@@ -45,27 +45,33 @@ def evaluate(
 
       forecast evaluate ./artefact new.csv --json
     """
-    from forecast import evaluation, prediction, tasks
+    from forecast import api, kinds
     from forecast.cli import scores
     from forecast.device import Stopwatch, set_threads
+    from forecast.scoring import comparison
 
     watch = Stopwatch()
-    forecaster = prediction.load(model)
+    forecaster = api.load(model)
     set_threads(forecaster.recipe.train.threads)
     source = tuple(data) if data and len(data) > 1 else data[0] if data else None
-    result = tasks.evaluate(forecaster, source, device, cold=cold)
+    result = kinds.evaluate(forecaster, source, device, cold=cold)
     for text in result.pop("notices"):
         console.notice(text)
     metrics = result["metrics"]
-    beaten_by = evaluation.beaten_by(metrics["test"], metrics["baselines"])
+    beaten_by = comparison.beaten_by(metrics["test"], metrics["baselines"])
     if as_json:
         console.document(
             {"artefact": model, "model": forecaster.recipe.model}
             | result
-            | {"beaten_by": beaten_by, "seed": forecaster.recipe.train.seed}
+            | {
+                "beaten_by": beaten_by,
+                "seed": forecaster.recipe.train.seed,
+                "precision": forecaster.recipe.train.precision,
+            }
             | watch.read()
         )
         return
     scores.show(forecaster.recipe.model, metrics["test"], metrics["baselines"])
     scores.show_protocol(metrics["test"], result["protocol"])
+    scores.show_precision(forecaster.recipe)
     scores.verdict(forecaster.recipe.model, beaten_by)

@@ -20,8 +20,8 @@ def expand(inputs: Sequence[str]) -> list[str]:
         NotFoundError: a pattern matches nothing.
         UsageError: standard input is named twice.
     """
-    from forecast.data import DATASETS
-    from forecast.data.files import locate
+    from forecast.catalogue import DATASETS
+    from forecast.catalogue.files import locate
 
     found: list[str] = []
     for text in inputs:

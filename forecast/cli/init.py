@@ -41,10 +41,13 @@ def init(
 
     Example: forecast init sales.csv --horizon 28
     """
-    from forecast import atomic, recipe, starter
-    from forecast.data import grid_reading, grids, loading
-    from forecast.data.grid_section import GridSection
+    from forecast import atomic, recipe
     from forecast.errors import UsageError
+    from forecast.grids import data as grids
+    from forecast.grids import reading
+    from forecast.grids.section import GridSection
+    from forecast.runs import recipe_template
+    from forecast.series import data as loading
 
     name = Path(file).name
     # Of a pattern, the folder it lies in.
@@ -69,8 +72,8 @@ def init(
         ),
     )
     if isinstance(resolved.data, GridSection):
-        grid = grid_reading.read(grids.located(resolved.data.source), resolved.data)
-        notices, text = grid.notices, starter.write_grid_recipe(resolved, grid)
+        grid = reading.read(grids.located(resolved.data.source), resolved.data)
+        notices, text = grid.notices, recipe_template.write_grid_recipe(resolved, grid)
     elif not isinstance(resolved.data, recipe.DataSection):
         raise UsageError(
             "Recipes are written of tables and of grids; a graph needs none.",
@@ -78,7 +81,7 @@ def init(
         )
     else:
         table = loading.read(resolved.data.source, resolved.data)
-        notices, text = table.notices, starter.write_recipe(resolved, table)
+        notices, text = table.notices, recipe_template.write_recipe(resolved, table)
     for notice in notices:
         console.notice(notice)
     atomic.write_bytes(place, text.encode())

@@ -65,7 +65,7 @@ def show(
     """
     from forecast.models import model_info
     from forecast.recipe import allowed
-    from forecast.recipe_sections import recipe_names
+    from forecast.recipe.sections import recipe_names
 
     info = model_info(name)
     model, config = info.load()

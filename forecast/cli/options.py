@@ -18,7 +18,7 @@ def model_names(incomplete: str) -> list[str]:
 
 def sources(incomplete: str) -> list[str]:
     """Complete the name of a data set or of a recipe that comes with the program."""
-    from forecast.data import DATASETS
+    from forecast.catalogue import DATASETS
 
     return [name for name in DATASETS if name.startswith(incomplete)]
 

@@ -157,13 +157,16 @@ def predict(
 
       forecast predict ./artefact events.csv --at 1083000000 --top-k 20 --out links.csv
     """
-    from forecast import bulk, prediction, series_context
+    from forecast import api
     from forecast.cli import files, options, predicting
-    from forecast.data import tables
     from forecast.device import set_threads
     from forecast.errors import PartialError, UsageError, nearest
-    from forecast.forecasters import GraphForecaster, GridForecaster
-    from forecast.intervals import METHODS
+    from forecast.graphs.forecaster import GraphForecaster
+    from forecast.grids.forecaster import GridForecaster
+    from forecast.series import bulk, context
+    from forecast.series import predict as prediction
+    from forecast.series.intervals import METHODS
+    from forecast.tables import reading as tables
 
     if intervals not in METHODS:
         raise UsageError(
@@ -193,7 +196,8 @@ def predict(
             engine, model, inputs, files.required(out), level, places_apart, as_json
         )
         return
-    forecaster = prediction.load(model)
+    loaded = api.load(model)
+    forecaster: Any = loaded
     set_threads(forecaster.recipe.train.threads)
     kind = forecaster.spec.kind
     of_graphs = ("--at", "--source", "--top-k")
@@ -205,7 +209,7 @@ def predict(
                 hint=f"Leave {name} out.",
             )
     if isinstance(forecaster, GraphForecaster):
-        from forecast.tasks import graphs
+        from forecast.graphs import kind as graphs
 
         graphs.on_cpu(device)
         if forecaster.spec.task in ("node", "sensor") and (ask or top != _TOP):
@@ -261,17 +265,17 @@ def predict(
     places = files.destinations(sources, out, as_json)
     known = earlier = None
     if history is not None:
-        earlier = series_context.read_context(forecaster, history, name=history, reading=reading)
+        earlier = context.read_context(forecaster, history, name=history, reading=reading)
     if future is not None:
-        known = series_context.read_future(forecaster, future, name=future, reading=reading)
+        known = context.read_future(forecaster, future, name=future, reading=reading)
     written: list[dict[str, Any]] = []
     skipped: list[str] = []
     for source, place in zip(sources, places, strict=True):
-        table = series_context.read_context(
+        table = context.read_context(
             forecaster, files.stream(source), name=files.label(source), reading=reading
         )
         if earlier is not None:
-            table = series_context.after_history(forecaster, table, earlier)
+            table = context.after_history(forecaster, table, earlier)
         predicted = prediction.predict_table(
             forecaster, table, device, future=known, level=level, method=intervals
         )

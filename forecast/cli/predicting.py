@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from forecast.cli import console
 
 if TYPE_CHECKING:
-    from forecast.forecasters import GraphForecaster, GridForecaster
+    from forecast.graphs.forecaster import GraphForecaster
+    from forecast.grids.forecaster import GridForecaster
 
 # How the names of forecasts of graphs end.
 _FRAMES = (".csv", ".csv.gz", ".parquet")
@@ -63,10 +64,10 @@ def grids(
     as_json: bool,
 ) -> None:
     """Forecast gridded files: all inputs as one grid into a file, or each into a folder."""
-    from forecast import grid_prediction
     from forecast.cli import files
-    from forecast.data import grid_output
     from forecast.errors import UsageError
+    from forecast.grids import output
+    from forecast.grids import predict as grid_prediction
 
     if out is None:
         raise UsageError(
@@ -79,7 +80,7 @@ def grids(
         files.destinations(inputs[:1], out, as_json)
         files.refuse_overwriting(files.expand(inputs), out)
         grid = forecaster.grid
-        grid_output.check_target(out, slots=grid["format"] == "slots" and grid["dated"])
+        output.check_target(out, slots=grid["format"] == "slots" and grid["dated"])
     else:
         inputs = files.expand(inputs)
         out.mkdir(parents=True, exist_ok=True)
@@ -120,9 +121,9 @@ def graph(
 ) -> None:
     """Forecast links, shares or values of a graph."""
     from forecast.cli import files
-    from forecast.data import graph_context
     from forecast.errors import UsageError
-    from forecast.tasks import graphs
+    from forecast.graphs import kind
+    from forecast.graphs import predict as graph_context
 
     (place,) = files.destinations(["-"], out, as_json)
     if place is not None:
@@ -133,7 +134,7 @@ def graph(
                 hint="Name the file links.csv, for example.",
             )
     source = None if not inputs else inputs[0] if len(inputs) == 1 else tuple(inputs)
-    context = graphs.context(forecaster, source, at)
+    context = kind.context(forecaster, source, at)
     for text in context.notices:
         console.notice(text)
     frame = graph_context.predict(forecaster.model, context, sources=ask, top=top)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forecast.cli import console
+
+if TYPE_CHECKING:
+    from forecast.recipe import Recipe
 
 _MOST_NAMED = 3
 # Measures of forecasts on graphs, and their headings.
@@ -102,6 +105,14 @@ def show_protocol(own: Mapping[str, Any], protocol: str) -> None:
         ]
         lines.append(f"{column}{', by area' if 'rmse' in figures else ''}: {', '.join(parts)}")
     console.answer("\n" + "\n".join(lines))
+
+
+def show_precision(recipe: Recipe) -> None:
+    """Print, below the table, in what precision the model was trained; scores are in fp32."""
+    from forecast.models import MODELS
+
+    if not MODELS[recipe.model].closed_form:
+        console.answer(f"trained in {recipe.train.precision}, scored in fp32")
 
 
 def verdict(name: str, beaten_by: Sequence[str]) -> None:

@@ -62,11 +62,11 @@ def stream(
     import sys
     from typing import cast
 
-    from forecast import prediction
+    from forecast import api
     from forecast.device import set_threads
-    from forecast.streaming import Streamer, pump
+    from forecast.series.stream import Streamer, pump
 
-    forecaster = prediction.load_series(model)
+    forecaster = api.load_series(model)
     set_threads(forecaster.recipe.train.threads)
     streamer = Streamer(forecaster, every=every, horizon=horizon, gap=gap, device=device)
     if state and state.exists():

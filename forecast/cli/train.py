@@ -73,6 +73,10 @@ def train(
         Path | None,
         typer.Option(metavar="FOLDER", help="Put the artefact here.", rich_help_panel=_KEEP),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Overwrite a model that --out holds.", rich_help_panel=_KEEP),
+    ] = False,
     init: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Go on from a trained model, with these data."),
@@ -94,8 +98,10 @@ def train(
 
       forecast train uk-t2m --horizon 12
     """
-    from forecast import distributed, recipe, training
+    from forecast import recipe
     from forecast.cli.progress import Progress
+    from forecast.runs import run
+    from forecast.training import distributed
 
     resolved = recipe.load(
         target,
@@ -118,7 +124,7 @@ def train(
         },
     )
     with Progress() as watcher:
-        trained = training.train(
+        trained = run.train(
             resolved,
             model=model,
             lookback=lookback,
@@ -126,6 +132,7 @@ def train(
             init=init,
             resume=resume,
             out=out,
+            force=force,
             watcher=watcher,
         )
     if not distributed.rank():
@@ -143,11 +150,12 @@ def train(
 def report(trained: object) -> None:
     """Print scores and places of a finished run."""
     from forecast.cli import scores
-    from forecast.training import Trained
+    from forecast.runs.run import Trained
 
     assert isinstance(trained, Trained)
     scores.show(trained.recipe.model, trained.metrics["test"], trained.metrics["baselines"])
     scores.show_protocol(trained.metrics["test"], trained.metrics["protocol"])
+    scores.show_precision(trained.recipe)
     scores.verdict(trained.recipe.model, trained.beaten_by)
     cost = trained.cost
     lines = [

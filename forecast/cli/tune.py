@@ -52,9 +52,10 @@ def tune(
 
       forecast tune sales.toml --search train.learning_rate=1e-5..1e-2 --search model.width=64,128
     """
-    from forecast import recipe, search_space, tuning
+    from forecast import recipe
     from forecast.cli.progress import Progress
     from forecast.device import Stopwatch
+    from forecast.runs import search_space, tuning
 
     watch = Stopwatch()
     resolved = recipe.load(

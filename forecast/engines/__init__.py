@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from forecast import prediction
 from forecast.engines.arrow import ERROR, Forecasting
 from forecast.errors import MissingExtraError, NotFoundError, UsageError, nearest
-from forecast.forecasters import Forecaster
+from forecast.series.forecaster import Forecaster
+from forecast.tracking import loading
 
 __all__ = ["ENGINES", "ERROR", "Distributed", "Forecasting", "predict_files"]
 
@@ -84,7 +84,7 @@ def predict_files(
     """
     if engine not in ENGINES:
         raise NotFoundError(f"There is no engine {engine!r}.", hint=nearest(engine, ENGINES))
-    forecaster = prediction.load_series(model)
+    forecaster = loading.load_series(model)
     _check(forecaster, inputs, out)
     try:
         module = cast(Engine, importlib.import_module(ENGINES[engine]))

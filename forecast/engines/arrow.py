@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import polars as pl
 
-from forecast import prediction, series_context
-from forecast.bulk import PART_SERIES
-from forecast.bulk.job import aligned
 from forecast.errors import DataError
-from forecast.forecasters import Forecaster
+from forecast.series import context, predict
+from forecast.series.bulk import PART_SERIES
+from forecast.series.bulk.job import aligned
+from forecast.series.forecaster import Forecaster
+from forecast.tracking import loading
 
 # The column that says why a series has no forecast; null for all others.
 ERROR = "forecast_error"
@@ -119,8 +120,8 @@ def id_column(model: str) -> str:
 
 def _predict(model: str, level: tuple[float, ...] | None, frame: pl.DataFrame) -> pl.DataFrame:
     forecaster = _loaded(model)
-    table = series_context.read_context(forecaster, frame)
-    found = prediction.predict_table(forecaster, table, level=level, method="split")
+    table = context.read_context(forecaster, frame)
+    found = predict.predict_table(forecaster, table, level=level, method="split")
     told = found.frame.with_columns(pl.lit(None, pl.String).alias(ERROR))
     if not found.skipped:
         return told
@@ -135,4 +136,4 @@ def _predict(model: str, level: tuple[float, ...] | None, frame: pl.DataFrame) -
 @lru_cache(maxsize=2)
 def _loaded(model: str) -> Forecaster:
     """Load a model once in a process."""
-    return prediction.load_series(model)
+    return loading.load_series(model)

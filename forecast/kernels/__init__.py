@@ -12,7 +12,7 @@ import torch
 
 OPERATIONS = {
     "attention": "forecast.kernels.attention",
-    "memory": "forecast.kernels.memory",
+    "memory": "forecast.kernels.neural_memory",
     "probsparse": "forecast.kernels.probsparse",
     "lmu": "forecast.kernels.lmu",
     "gated": "forecast.kernels.gated",

@@ -27,6 +27,8 @@ class ModelInfo:
         closed_form: it is solved for at once, or needs no fitting, instead of trained by steps.
         streams: it takes rows one at a time with a carried state.
         reads: the kinds of covariates it reads, as the fields of `Spec` are called.
+        own_batches: the data say how many examples a step of training takes, not the recipe.
+        auto_device: the device that `auto` stands for, where it is not the best one there is.
         train: settings of the recipe's `[train]` section that differ from the general defaults.
     """
 
@@ -39,7 +41,13 @@ class ModelInfo:
     closed_form: bool = False
     streams: bool = False
     reads: tuple[str, ...] = ()
+    own_batches: bool = False
+    auto_device: str = "auto"
     train: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def device(self, name: str) -> str:
+        """Name of the device to choose, where a recipe asks for `name`."""
+        return self.auto_device if name == "auto" else name
 
     def load(self) -> tuple[type[Any], type[Any]]:
         """Import the model's class and its config's class."""
@@ -81,7 +89,7 @@ MODELS: dict[str, ModelInfo] = {
     "lmuformer": ModelInfo(
         title="Legendre memories carried from row to row, a forecast from every one of them",
         source="Liu et al., ICLR 2024, arXiv 2402.04882",
-        module="forecast.models.lmuformer",
+        module="forecast.models.lmuformer.model",
         model="LMUFormer",
         config="LMUFormerConfig",
         streams=True,
@@ -96,7 +104,7 @@ MODELS: dict[str, ModelInfo] = {
     "titans": ModelInfo(
         title="a memory that learns while it reads, beside attention to the last patches",
         source="Behrouz et al., arXiv 2501.00663",
-        module="forecast.models.titans",
+        module="forecast.models.titans.model",
         model="Titans",
         config="TitansConfig",
         streams=True,
@@ -126,8 +134,10 @@ MODELS: dict[str, ModelInfo] = {
     "todyformer": ModelInfo(
         title="events cut into patches: messages inside of each, attention along a node's patches",
         source="Biparva et al., arXiv 2402.05944",
-        module="forecast.models.todyformer",
+        module="forecast.models.todyformer.model",
         model="Todyformer",
+        own_batches=True,
+        auto_device="cpu",
         config="TodyformerConfig",
         kind="graph",
         train={**_GRAPHS, "learning_rate": 1e-3, "batch_size": 200, "epochs": 8},
@@ -135,8 +145,10 @@ MODELS: dict[str, ModelInfo] = {
     "todyformer-sensors": ModelInfo(
         title="the same for sensors whose edges stay; taken for data.task = sensor",
         source="Biparva et al., arXiv 2402.05944",
-        module="forecast.models.todyformer_sensors",
+        module="forecast.models.todyformer.sensors",
         model="SensorTodyformer",
+        own_batches=True,
+        auto_device="cpu",
         config="SensorTodyformerConfig",
         kind="graph",
         train={**_GRAPHS, "learning_rate": 2e-3, "batch_size": 32, "epochs": 10},

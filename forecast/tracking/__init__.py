@@ -5,12 +5,11 @@ Importing it does not import MLflow, which takes a second; the first call that n
 
 from forecast.tracking.model import check_names
 from forecast.tracking.registry import add, promote, replay, resolve, rows, show
-from forecast.tracking.run import DatasetInfo, Run
+from forecast.tracking.run import Run
 from forecast.tracking.search import Group, TrackedRun, grouped, tracked_runs
 from forecast.tracking.store import home, prepare, tracking_uri
 
 __all__ = [
-    "DatasetInfo",
     "Group",
     "Run",
     "TrackedRun",

@@ -17,11 +17,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forecast.data.files import sha256_of
+from forecast.catalogue.files import sha256_of
 from forecast.errors import UsageError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import Model, ModelSignature
 
 ARTEFACT = "artifacts/forecaster"
@@ -150,8 +151,19 @@ def log(
     return made.model_id
 
 
-def register(client: MlflowClient, model_id: str, name: str, alias: str | None) -> int:
-    """Make a logged model the next version of a registered model; return the version."""
+def register(
+    client: MlflowClient, model_id: str, name: str, alias: str | None, *, once: bool = False
+) -> int:
+    """Make a logged model the next version of a registered model; return the version.
+
+    Args:
+        client: of the registry.
+        model_id: the logged model.
+        name: of the registered model.
+        alias: to point at the version.
+        once: a version of the same run that is there already is taken, so that a run that was
+            killed in between, and goes on, ends with one version and its alias.
+    """
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     logged = client.get_logged_model(model_id)
@@ -160,7 +172,8 @@ def register(client: MlflowClient, model_id: str, name: str, alias: str | None) 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = client.create_model_version(
+    made = _version_of(client, name, logged.source_run_id) if once else None
+    made = made or client.create_model_version(
         name,
         # The place itself and not `models:/ID`: MLflow looks the latter up in its global store.
         source=logged.artifact_location,
@@ -171,6 +184,13 @@ def register(client: MlflowClient, model_id: str, name: str, alias: str | None) 
     if alias:
         client.set_registered_model_alias(name, alias, str(made.version))
     return int(made.version)
+
+
+def _version_of(client: MlflowClient, name: str, run_id: str | None) -> ModelVersion | None:
+    if not run_id:
+        return None
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return max(found, key=lambda one: int(one.version), default=None)
 
 
 def requirements() -> list[str]:
@@ -207,7 +227,7 @@ def _signature(description: Mapping[str, Any]) -> ModelSignature:
     from mlflow.types import ColSpec, Schema  # noqa: PLC0415
 
     if "grid" in description:
-        from forecast.data.grid_output import table_columns  # noqa: PLC0415
+        from forecast.grids.output import table_columns  # noqa: PLC0415
 
         (time, *places), fields = table_columns(description["grid"])
         cells = Schema(

@@ -20,9 +20,10 @@ class Forecaster(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the artefact that lies beside this file."""
-        from forecast import artefact  # noqa: PLC0415
+        from forecast import artefact, kinds  # noqa: PLC0415
 
         self.forecaster = artefact.load(context.artifacts["forecaster"])
+        self.kind = kinds.of(self.forecaster.recipe.model)
 
     # MLflow writes "-> None" in the base class, and hands on whatever is returned.
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -39,10 +40,9 @@ class Forecaster(PythonModel):
         import polars as pl  # noqa: PLC0415
 
         from forecast.errors import ForecastError  # noqa: PLC0415
-        from forecast.prediction import predict_frame  # noqa: PLC0415
 
         try:
-            forecast = predict_frame(self.forecaster, pl.from_pandas(model_input))
+            forecast = self.kind.predict_frame(self.forecaster, pl.from_pandas(model_input))
         except ForecastError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         texts = pl.selectors.exclude(pl.selectors.float())

@@ -18,11 +18,12 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
+from forecast.contracts import DatasetInfo
 from forecast.errors import ForecastError, UsageError
 from forecast.tracking import model, records, store
 from forecast.tracking.records import Record, Target
@@ -40,27 +41,6 @@ _BATCH_SECONDS = 2.0
 # A server that failed is tried again at most this often, and never for metrics alone.
 _RETRY_SECONDS = 60.0
 _FLUSH_SECONDS = 2.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetInfo:
-    """Say which data a run has used, for its lineage.
-
-    Attributes:
-        name: name of the data set.
-        source: path or address it came from.
-        digest: hash of its content.
-        rows: rows it has.
-        columns: names of its numeric columns.
-        context: what it was used for: `training`, `validation`, `evaluation`.
-    """
-
-    name: str
-    source: str
-    digest: str
-    rows: int
-    columns: tuple[str, ...]
-    context: str = "training"
 
 
 class Run:
@@ -305,7 +285,7 @@ class Run:
             self._reconnect()
         if self._target is None or not self._target.model_id:
             raise ForecastError("no model of this run is on the tracking server.")
-        return model.register(self._target.client, self._target.model_id, name, alias)
+        return model.register(self._target.client, self._target.model_id, name, alias, once=True)
 
     def _lost(self, error: Exception) -> None:
         """Give the server up for a while; the caller has spooled what did not get through."""

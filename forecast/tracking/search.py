@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Group:
         found = [
             (value, name.removesuffix(f"_{metric}"))
             for name, value in self.runs[0].metrics.items()
-            if name.endswith(f"_{metric}")
+            if name.endswith(f"_{metric}") and math.isfinite(value)
         ]
         if not found:
             return None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from forecast.data.files import user_data_directory
+from forecast.catalogue.files import user_data_directory
 from forecast.errors import ForecastError
 
 if TYPE_CHECKING:

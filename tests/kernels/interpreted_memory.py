@@ -7,8 +7,8 @@ import functools
 import pytest
 import torch
 
-from forecast.kernels import dispatch, memory
-from forecast.kernels.memory import Gates, State, gates, unit
+from forecast.kernels import dispatch, neural_memory
+from forecast.kernels.neural_memory import Gates, State, gates, unit
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_values_and_gradients_equal_the_reference(momentum, gradient):
         def run(backend, q, k, v, write, forget, move, held, surprise):
             gate = Gates(*gates(write, forget, move if momentum else None))
             state = State(held, surprise if momentum else None)
-            answer, after = memory.memory(
+            answer, after = neural_memory.memory(
                 unit(q), unit(k), v, gate, state, gradient=gradient, backend=backend
             )
             found = torch.cat([answer, after.memory], 2)
@@ -53,4 +53,4 @@ def test_values_and_gradients_equal_the_reference(momentum, gradient):
 
 
 def test_the_self_check_passes():
-    assert memory.self_check(torch.device("cpu")) == ""
+    assert neural_memory.self_check(torch.device("cpu")) == ""

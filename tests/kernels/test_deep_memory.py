@@ -10,8 +10,8 @@ import torch
 
 from forecast.errors import UsageError
 from forecast.kernels import dispatch
-from forecast.kernels import memory as room
-from forecast.kernels.memory import (
+from forecast.kernels import neural_memory as room
+from forecast.kernels.neural_memory import (
     DEEP_CHUNK,
     DeepState,
     Gates,
@@ -21,7 +21,7 @@ from forecast.kernels.memory import (
     memory,
     unit,
 )
-from forecast.kernels.memory.deep_reference import slopes
+from forecast.kernels.neural_memory.deep_reference import slopes
 
 DOUBLE = torch.float64
 OFF = -math.inf

@@ -14,8 +14,8 @@ import torch
 
 from forecast.errors import UsageError
 from forecast.kernels import OPERATIONS, dispatch
-from forecast.kernels import memory as room
-from forecast.kernels.memory import Gates, State, choose, gates, memory, unit
+from forecast.kernels import neural_memory as room
+from forecast.kernels.neural_memory import Gates, State, choose, gates, memory, unit
 
 STEPS = (1, 4, 63, 64, 65, 130)
 DOUBLE = torch.float64
@@ -245,7 +245,7 @@ def test_the_triton_scan_agrees_in_the_interpreter():
 
 @pytest.mark.parametrize("width", [32, 64])
 def test_the_triton_scan_spills_nothing(width, launches, compile_launch):
-    from forecast.kernels.memory.triton import memory as form
+    from forecast.kernels.neural_memory.triton import memory as form
 
     shapes = 3 * [(128, width)] + 3 * [(128,)] + 2 * [(width, width)]
     inputs = [torch.zeros(1, 1, *shape, requires_grad=True) for shape in shapes]

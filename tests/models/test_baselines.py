@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
-from forecast.data.windows import Series, Windows
+from forecast.batch.windows import Series, Windows
 from forecast.errors import UsageError
 from forecast.models.baselines import (
     DLinear,

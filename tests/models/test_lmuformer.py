@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
-from forecast.data.segments import SegmentBatch, segments
-from forecast.data.windows import Series, Windows
+from forecast.batch.segments import SegmentBatch, segments
+from forecast.batch.windows import Series, Windows
 from forecast.errors import UsageError
-from forecast.models.lmu_block import fire
-from forecast.models.lmuformer import LMUFormer, LMUFormerConfig
-from forecast.models.replay import answers, early_errors, prepare
+from forecast.models.lmuformer.layers import fire
+from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
+from forecast.series.rolling_origin import answers, early_errors, prepare
 
 # Ways to configure the network, each with parts of its own in the state.
 KINDS = {
@@ -244,7 +244,7 @@ def test_the_direct_path_is_the_same_solved_in_pieces(monkeypatch, missing):
         mask = torch.rand(windows.series.values.shape, generator=torch.Generator()) > 0.02
         windows = replace(windows, series=replace(windows.series, mask=mask))
     for rows in (10_000, 50):
-        monkeypatch.setattr("forecast.models.carried._PIECE", rows)
+        monkeypatch.setattr("forecast.models.stateful.model._PIECE", rows)
         model = make(variates=1, direct_window=48)
         prepare(model, windows, windows)
         found.append(model.direct.map.weight)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from forecast.batch import SeriesBatch, Spec
-from forecast.data.segments import SegmentBatch, segments
-from forecast.data.windows import Series, Windows
+from forecast.batch.segments import SegmentBatch, segments
+from forecast.batch.windows import Series, Windows
 from forecast.errors import UsageError
-from forecast.models.replay import answers, prepare
-from forecast.models.titans import Titans, TitansConfig
-from forecast.models.titans_layers import Memory, Tokens, WindowAttention
+from forecast.models.titans.layers import Memory, Tokens, WindowAttention
+from forecast.models.titans.model import Titans, TitansConfig
+from forecast.series.rolling_origin import answers, prepare
 
 # Ways to configure the network, each with parts of its own in the state.
 KINDS = {
@@ -238,9 +238,9 @@ def test_slabs_computed_again_have_the_values_and_gradients_of_the_whole(monkeyp
         for name, size in layer.sizes().items()
     }
     found = []
-    monkeypatch.setattr("forecast.models.titans_layers._SLAB", 16)
+    monkeypatch.setattr("forecast.models.titans.layers._SLAB", 16)
     for kept in (1_000, 30):
-        monkeypatch.setattr("forecast.models.titans_layers._KEPT", kept)
+        monkeypatch.setattr("forecast.models.titans.layers._KEPT", kept)
         # What other layers carry is none of the memory's.
         read, after = layer(tokens, known, before | {"pairs": torch.zeros(3, 1)})
         outputs = [read, *(after[name] for name in before)]
@@ -373,3 +373,35 @@ def test_it_learns_a_signal_it_can_learn(kind):
             losses.append((total / count).item())
     # persistence, where it begins, has the variance of a change
     assert losses[-1] < 0.4 * losses[0]
+
+
+def test_half_of_its_training_is_from_states_that_were_carried():
+    """A segment's loss is that of its scored rows behind all its history, run in one go."""
+    torch.manual_seed(0)
+    config = TitansConfig(
+        width=16, heads=2, patch=4, window=4, dropout=0.0, direct=False, segment=8, warm_up=8,
+        carried=1_000,
+    )  # fmt: skip
+    model = Titans(config, Spec(lookback=8, horizon=4, variates=1, season=12))
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    values = torch.randn(90, 1)
+    windows = Windows(
+        series=Series(values=values), origins=torch.arange(8, 86), lookback=8, horizon=4
+    )
+    train, _ = prepare(model, windows, windows, fresh=False)
+    number = next(n for n in range(60, 70) if train.history(torch.tensor([n])) > 0)
+    batch = train.batch(torch.tensor([number, number + 1]))
+    assert batch.carrying.tolist() == [True, False]
+    total, count = model.loss(batch)
+    expected = 0.0
+    for one, history in ((number, None), (number + 1, 16)):
+        end = int(train.origins[one])
+        past = values[0 if history is None else end - history : end]
+        answer, _ = model.run(SeriesBatch(past=past[None]), kept=8)
+        rows = torch.arange(end - 8, end)[:, None] + torch.arange(1, 5)
+        expected += float((answer.values[0, :, :, 0] - values[rows, 0]).square().sum().detach())
+    assert count.item() == 2 * 8 * 4
+    assert total.item() == pytest.approx(expected, rel=1e-4)
+    # and from an empty state the first would have cost something else
+    bare, _ = model.loss(train._gather(torch.tensor([number, number + 1]), None))
+    assert abs(bare.item() - total.item()) > 1e-4

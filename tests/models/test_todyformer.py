@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from forecast.batch import EventBatch, EventSpec, SeriesBatch
-from forecast.data import events as event_files
-from forecast.data.event_batches import AffinityBatches, LinkBatches, window
-from forecast.data.event_history import FACTS, EventHistory
-from forecast.data.snapshot_batches import SnapshotBatches
-from forecast.data.temporal_graphs import Snapshots
 from forecast.errors import UsageError
-from forecast.models.todyformer import Todyformer, TodyformerConfig
-from forecast.models.todyformer_sensors import SensorTodyformer, SensorTodyformerConfig
-from forecast.models.todyformer_tokens import patches, tokenise
-from forecast.optimizer import Adam
+from forecast.graphs import events as event_files
+from forecast.graphs.batches import AffinityBatches, LinkBatches, window
+from forecast.graphs.formats import Snapshots
+from forecast.graphs.history import FACTS, EventHistory
+from forecast.graphs.snapshot_batches import SnapshotBatches
+from forecast.models.todyformer.model import Todyformer, TodyformerConfig
+from forecast.models.todyformer.sensors import SensorTodyformer, SensorTodyformerConfig
+from forecast.models.todyformer.tokens import patches, tokenise
+from forecast.training.optimizer import Adam
 
 SMALL = {"width": 16, "heads": 2, "time_width": 8, "patches": 4, "dropout": 0.0}
 

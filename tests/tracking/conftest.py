@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forecast.data.tables import Layout
+from forecast.tables.reading import Layout
 from forecast.tracking import store
 
 

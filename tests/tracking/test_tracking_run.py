@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from forecast.contracts import DatasetInfo
 from forecast.errors import ForecastError, UsageError
-from forecast.tracking import DatasetInfo, Run, records, replay, store, tracking_uri
+from forecast.tracking import Run, records, replay, store, tracking_uri
 
 DEAD = "http://127.0.0.1:9"
 DATASETS = [

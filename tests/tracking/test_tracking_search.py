@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from forecast.errors import NotFoundError
-from forecast.evaluation import more_is_better
+from forecast.scoring.comparison import more_is_better
 from forecast.tracking import Run, TrackedRun, grouped, tracked_runs
 
 

@@ -21,10 +21,12 @@ import pytest
 
 import forecast
 from forecast import artefact, recipe
-from forecast.data import loading, tables
 from forecast.errors import ForecastError
-from forecast.forecasters import Forecaster
-from forecast.prediction import predict_frame
+from forecast.models import building
+from forecast.series import data as loading
+from forecast.series.forecaster import Forecaster
+from forecast.series.predict import predict_frame
+from forecast.tables import reading
 from forecast.tracking import Run, promote, resolve, rows, show
 
 LOOKBACK, HORIZON = 6, 3
@@ -86,13 +88,13 @@ def forecaster(tmp_path: Path) -> Path:
     source = tmp_path / "series.csv"
     FRAME.write_csv(source)
     resolved = recipe.load(source, model="persistence", lookback=LOOKBACK, horizon=HORIZON)
-    table = tables.read(source, resolved.data)
+    table = reading.read(source, resolved.data)
     data = loading.load(table, split=(0.6, 0.2, 0.2), lookback=LOOKBACK, horizon=HORIZON)
     folder = tmp_path / "artefact"
     artefact.save(
         folder,
         Forecaster(
-            model=artefact.build(resolved.model, resolved.model_config, data.spec),
+            model=building.build(resolved.model, resolved.model_config, data.spec),
             recipe=resolved,
             spec=data.spec,
             scaler=data.scaler,

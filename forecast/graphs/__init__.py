@@ -1,0 +1,1 @@
+"""Graphs: events, snapshots and sensors to batches, their simple rules, scores and forecasts."""

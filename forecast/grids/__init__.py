@@ -1,0 +1,1 @@
+"""Grids: gridded files to windows of frames, their simple rules, scores and forecasts."""

@@ -1,0 +1,184 @@
+"""Later files for a model already trained: held to its own, scored, or forecast from.
+
+Letters: N frames, C channels, Y X rows and columns, L lookback, H horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forecast.batch import GridBatch, GridSpec
+from forecast.catalogue.weatherbench import other_name
+from forecast.errors import DataError
+from forecast.grids.data import GridData, build, located
+from forecast.grids.files import Channel, Header
+from forecast.grids.reading import Grid, places, read
+from forecast.grids.section import GridSection
+from forecast.grids.times import Clock
+from forecast.grids.windows import GridScaler, GridWindows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridContext:
+    """Hold the last frames of a grid and the instants that follow.
+
+    Attributes:
+        batch: one window without a target.
+        times: (H,) instants of the forecast [us].
+        last: the last known instant.
+        scaler: how frames are scaled.
+        header: where and how forecasts are to be written.
+        clock: the step.
+        notices: sentences for the user.
+    """
+
+    batch: GridBatch
+    times: np.ndarray
+    last: np.datetime64
+    scaler: GridScaler
+    header: Header
+    clock: Clock
+    notices: tuple[str, ...]
+
+    def frames(self, values: Tensor) -> np.ndarray:
+        """Bring scaled forecasts (1, H, C, Y, X) to the units of the data, (H, C, Y, X)."""
+        return self.scaler.undo(values)[0].float().cpu().numpy()
+
+
+def whole(
+    description: Mapping[str, Any],
+    arrays: Mapping[str, Tensor],
+    spec: GridSpec,
+    source: str | Path | Sequence[str | Path],
+    device: torch.device | str = "cpu",
+) -> GridData:
+    """Make every frame of a file after the first lookback one to score, for a trained model."""
+    section = _section(description, source)
+    grid = fitting(read(located(section.source), section), description, str(source))
+    count = len(grid.times)
+    data = build(
+        grid, section, spec.lookback, spec.horizon, (0, 0, count), spec.references, device, arrays
+    )
+    if not len(data.windows("test")):
+        raise DataError(
+            f"The {count} frames hold no window of lookback {spec.lookback} and horizon "
+            f"{spec.horizon}.",
+            hint="Bring more frames; to forecast without scoring, use `forecast predict`.",
+        )
+    return data
+
+
+def read_context(
+    description: Mapping[str, Any],
+    arrays: Mapping[str, Tensor],
+    spec: GridSpec,
+    source: str | Path | Sequence[str | Path],
+    device: torch.device | str = "cpu",
+) -> GridContext:
+    """Read the last frames of a file, as a trained model needs them.
+
+    Raises:
+        DataError: the grid, its step or its units are not those of the training data, or too few
+            frames are there.
+    """
+    section = _section(description, source)
+    grid = fitting(read(located(section.source), section), description, str(source))
+    wanted = spec.context or spec.lookback
+    if grid.clock.dated and len(grid.times) > wanted:
+        # Read again from where the context starts, so that only that is held.
+        start = str(grid.times[-wanted])
+        grid = fitting(
+            read(located(section.source), replace(section, first=start)), description, ""
+        )
+    count = len(grid.times)
+    if count < spec.lookback or grid.runs[-1] > count - spec.lookback:
+        raise DataError(
+            f"The last run without a gap has {count - grid.runs[-1]} frames, and the model looks "
+            f"back over {spec.lookback}.",
+            hint="Bring a longer file.",
+            file=str(source),
+        )
+    data = build(
+        grid, section, spec.lookback, spec.horizon, (0, 0, 0), spec.references, device, arrays
+    )
+    windows = GridWindows(
+        frames=data.frames,
+        origins=torch.tensor([count]),
+        lookback=spec.lookback,
+        horizon=spec.horizon,
+    )
+    return GridContext(
+        batch=windows.batch(torch.tensor([0])),
+        times=grid.clock.after(grid.times[-1], spec.horizon),
+        last=grid.times[-1],
+        scaler=data.scaler,
+        header=grid.header,
+        clock=grid.clock,
+        notices=data.notices,
+    )
+
+
+def _section(
+    description: Mapping[str, Any], source: str | Path | Sequence[str | Path]
+) -> GridSection:
+    options: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in description["options"].items()
+    }
+    # Variables by name, so that other fields of the file do no harm.
+    if description["format"] in ("netcdf", "zarr"):
+        options["variables"] = tuple(dict.fromkeys(c["variable"] for c in description["channels"]))
+    named = str(source) if isinstance(source, str | Path) else tuple(map(str, source))
+    return GridSection(source=named, scaling=description["scaling"], **options)
+
+
+def fitting(grid: Grid, description: Mapping[str, Any], file: str) -> Grid:
+    """Refuse a grid that a model trained on another cannot read.
+
+    Raises:
+        DataError: channels, places, units or the step differ.
+    """
+    stated = [Channel(**channel) for channel in description["channels"]]
+    for want, have in zip(stated, grid.header.channels, strict=False):
+        same = have.name in (want.name, other_name(want.name)) or want.level is not None
+        if not same or have.level != want.level:
+            raise DataError(
+                f"The field {want.name!r} is {have.name!r} here.", file=file,
+                hint="Give the fields the model was trained on, by name.",
+            )  # fmt: skip
+        if have.units != want.units:
+            raise DataError(
+                f"{have.name!r} is in {have.units or 'no unit'}, and the model was trained on "
+                f"{want.units or 'no unit'}.",
+                hint="Convert the file to the unit of the training data.",
+                file=file,
+            )
+    if len(stated) != len(grid.header.channels):
+        raise DataError(
+            f"The file has {len(grid.header.channels)} fields and the model takes {len(stated)}: "
+            + ", ".join(channel.name for channel in stated) + ".",
+            hint="Give the fields the model was trained on.",
+            file=file,
+        )  # fmt: skip
+    y, x = np.array(description["y"]), np.array(description["x"])
+    if not replace(grid.header.mesh, y=y, x=x).same_as(grid.header.mesh):
+        raise DataError(
+            f"The grid of {places(grid.header)} is not the one the model was trained on, "
+            f"{len(y)} x {len(x)} from ({y[0]:g}, {x[0]:g}) to ({y[-1]:g}, {x[-1]:g}).",
+            hint="Give the same cells.",
+            file=file,
+        )
+    if (grid.clock.step, grid.clock.months) != (description["step"], description["months"]):
+        raise DataError(
+            f"The frames are {grid.clock.frequency} apart, those of the training data are not.",
+            hint="Give frames with the step of the training data.",
+            file=file,
+        )
+    return grid

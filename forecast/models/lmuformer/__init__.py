@@ -1,0 +1,1 @@
+"""LMUFormer: Legendre memories between pointwise layers (Liu et al., ICLR 2024)."""

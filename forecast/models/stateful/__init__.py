@@ -1,0 +1,1 @@
+"""Models that carry a state from row to row."""

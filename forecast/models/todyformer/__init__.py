@@ -1,0 +1,1 @@
+"""Todyformer: transformers on dynamic graphs (Biparva et al., 2024)."""

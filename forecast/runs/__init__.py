@@ -1,0 +1,1 @@
+"""Runs: trainings, backtests and tunings from a recipe to tracked, registered artefacts."""

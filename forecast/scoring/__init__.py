@@ -1,0 +1,1 @@
+"""Scoring: measures and their sums over batches."""

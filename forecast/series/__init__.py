@@ -1,0 +1,1 @@
+"""Series: windows, covariates, intervals, scores, forecasts and streams of tables."""

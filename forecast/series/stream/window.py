@@ -1,0 +1,58 @@
+"""Any model that forecasts from a window as a stateful one: the window is its state.
+
+Letters: B batch, L lookback, H horizon, C variates, F calendar features, R rows with a calendar.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from forecast.batch import Forecast, SeriesBatch, Spec
+from forecast.models.protocols import State
+
+
+class RollingWindow(nn.Module):
+    """Stream a model that forecasts from a window, by carrying the window.
+
+    Before a series has filled its window, the rows it lacks count as missing.
+    """
+
+    def __init__(self, model: nn.Module, spec: Spec) -> None:
+        super().__init__()
+        self.model, self.spec = model, spec
+        self.context = spec.lookback
+        self.calendar_rows = spec.lookback if spec.calendar else 0
+
+    def init_state(self, batch_size: int) -> State:
+        """Give the state: the `past` rows, and what of them was `seen`."""
+        size = (batch_size, self.spec.lookback, self.spec.variates)
+        device = next(self.model.parameters()).device
+        return {
+            "past": torch.zeros(size, device=device),
+            "seen": torch.zeros(size, dtype=torch.bool, device=device),
+        }
+
+    def step(
+        self,
+        x: Float[Tensor, "B C"],
+        state: State,
+        *,
+        mask: Bool[Tensor, "B C"] | None = None,
+        time: Float[Tensor, "B R F"] | None = None,
+        future_time: Float[Tensor, "B H F"] | None = None,
+    ) -> tuple[Forecast, State]:
+        """Move the windows on by a row, and forecast from them."""
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        past, seen = (
+            torch.cat([state[name][:, 1:], row.unsqueeze(1)], 1)
+            for name, row in (("past", x), ("seen", mask))
+        )
+        batch = SeriesBatch(
+            past=past,
+            past_mask=None if seen.all() else seen,
+            past_time=time,
+            future_time=future_time,
+        )
+        return self.model(batch), {"past": past, "seen": seen}

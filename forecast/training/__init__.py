@@ -1,0 +1,1 @@
+"""Training: the loop, checkpoints, the optimiser and several processes."""
