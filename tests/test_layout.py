@@ -18,7 +18,8 @@ PACKAGE = ROOT / "forecast"
 LEVELS = [
     {"", "errors", "atomic", "limits", "locks", "paths"},
     {"batch", "device"},
-    {"scoring"},
+    {"scoring", "auto"},
+    {"benchmark"},
     {"kernels"},
     {"layers"},
     {"models"},

@@ -145,7 +145,7 @@ def localised(
 
 
 def _sharpened(losses: Array, weights: Array, power: float) -> Array:
-    """Common weights (N, M) times losses (M, N) to the power -p, normalised."""
+    """Multiply common weights (N, M) by losses (M, N) to the power -p, and normalise."""
     least = np.maximum(losses.min(0), 1e-300)
     ratio = (np.maximum(losses, 1e-300) / least) ** -power
     made = weights * ratio.T

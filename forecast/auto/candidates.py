@@ -22,7 +22,7 @@ _WORK = 20_000_000
 
 
 def candidates(facts: Look, rows: int, horizon: int, effort: str = "standard") -> list[Form]:
-    """Closed forms that can be fitted on so many rows.
+    """List the closed forms that can be fitted on so many rows.
 
     Args:
         facts: what the panel is like.
@@ -62,7 +62,7 @@ def _smoothers(facts: Look) -> list[Form]:
 
 
 def lookbacks(facts: Look, rows: int, horizon: int) -> list[int]:
-    """Lookbacks of the ridges: 1, 2, 4 ... seasons up to 2,048 rows, that leave rows to learn from."""
+    """Lookbacks of the ridges: 1, 2, 4 ... seasons up to 2,048 rows, with rows to learn from."""
     main = facts.seasons[0] if facts.seasons else 4
     sizes: set[int] = set()
     for season in facts.seasons or (4,):

@@ -18,7 +18,6 @@ from forecast.auto.distribution import Distribution
 from forecast.auto.form import Array, Form, State, last_values, mean_over
 from forecast.auto.look import Look, classify
 
-
 _DENSE = 40
 
 
@@ -176,7 +175,7 @@ def or_last(ahead: Array, values: Array, origins: Sequence[int]) -> Array:
 
 
 def truth_at(values: Array, origins: Sequence[int], horizon: int) -> Array:
-    """What came after each origin (N, O, H); NaN where it is not known."""
+    """Truth after each origin (N, O, H); NaN where it is not known."""
     at = np.asarray(origins)[:, None] + np.arange(horizon)
     known = at < values.shape[1]
     return np.where(known[None], values[:, np.minimum(at, values.shape[1] - 1)], np.nan)

@@ -59,7 +59,7 @@ def cleaned(values: Array, season: int, known: int | None = None) -> Cleaned:
 
 
 def outliers(values: Array, known: int) -> NDArray[np.bool_]:
-    """True where a value is far outside of nearly all others of its series, (N, T).
+    """Find values far outside of nearly all others of their series, (N, T).
 
     Outside means eight times the width between the 5 % and 95 % quantiles of the known rows from
     their median, for at most one known row in a hundred (one row of a short series). Of three such
@@ -73,6 +73,7 @@ def outliers(values: Array, known: int) -> NDArray[np.bool_]:
     each = np.arange(len(values))
 
     def quantile(share: Array) -> Array:
+        """Value at a share of each series' known rows, (N,)."""
         at = np.round(share * np.maximum(count - 1, 0)).astype(np.int64)
         return ordered[each, at] if begun.shape[1] else np.full(len(values), np.nan)
 

@@ -113,7 +113,7 @@ def _shape(scaled: Array, levels: tuple[float, ...], horizon: int) -> Array:
 
 
 def _student(kept: Array, levels: Array) -> Array:
-    """Quantiles of a Student-t with the misses' mean size and kurtosis; wider the fewer there are."""
+    """Quantiles of a Student-t with the misses' mean size and kurtosis; wider of few."""
     count = len(kept)
     size = float(np.abs(kept).mean()) if count else 1.0
     freedom = 5.0

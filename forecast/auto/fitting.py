@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecast.auto.blend import Cells, blend_weights, localised
 from forecast.auto.candidates import candidates
@@ -307,7 +308,8 @@ def _weigh(
     """Weights (classes, M): of all series, and of a class that has enough of its own."""
     loss = _cell_weights(truth, steps, settings.metric)
 
-    def of(rows: Array) -> Array:
+    def of(rows: NDArray[np.int64]) -> Array:
+        """Weights (M,) from the cells of some series."""
         kept = (loss[rows] > 0) & np.isfinite(truth[rows])
         if not kept.any():
             return np.eye(len(judged))[0]

@@ -133,7 +133,7 @@ def _solve(gram: Array, lags: int, penalty: float) -> Array:
     left = past - along[None, :] - along[:, None] + square
     right = cross - along[:, None] - (weight @ cross)[None, :] + square
     left[np.diag_indices(lags)] += penalty
-    return np.linalg.solve(left, right)
+    return np.asarray(np.linalg.solve(left, right), dtype=np.float64)
 
 
 def season_table(past: Array, season: int) -> Array | None:

@@ -133,7 +133,7 @@ def solve(
         return centre
     added = penalty * diagonal + 1e-12
     left[np.diag_indices(lookback)] += added
-    return np.linalg.solve(left, right + added * centre)
+    return np.asarray(np.linalg.solve(left, right + added * centre), dtype=np.float64)
 
 
 def contexts(values: Array, origins: Sequence[int], rows: int) -> Array:

@@ -105,7 +105,7 @@ def rmsse(truth: Array, forecast: Array, scale: Array) -> float:
 
 
 def wape(truth: Array, forecast: Array) -> float:
-    """Summed |error| over summed |truth|."""
+    """Share of the summed |error| in the summed |truth|."""
     seen = np.isfinite(truth)
     return _ratio(float(np.abs(truth - forecast)[seen].sum()), float(np.abs(truth[seen]).sum()))
 

@@ -53,7 +53,7 @@ class Smoothing:
         return self.rows or max(400, 10 * self.season)
 
     def _grid(self) -> Array:
-        """Settings (G, 5): alpha, beta, phi, gamma, number of parameters."""
+        """List the settings (G, 5): alpha, beta, phi, gamma, number of parameters."""
         trends = _TREND if self.trend else _TREND[:1]
         grid = [(a, b, phi, 0.0, 2 + 3 * (b > 0)) for a, (b, phi) in product(_ALPHA, trends)]
         if self.season > 1:
@@ -169,7 +169,7 @@ def _opening(past: Array, begins: Array, season: int) -> tuple[Array, Array]:
     inside = np.minimum(at, rows - 1)
     seen = np.where(at < rows, past[np.arange(count)[:, None], inside], np.nan)
     folded = seen.reshape(count, 4, season)
-    whole = np.isfinite(folded).all(2)
+    whole = np.asarray(np.isfinite(folded).all(2))
     means = np.where(whole, mean_over(folded, 2), np.nan)
     table = mean_over(np.where(whole[..., None], folded - means[..., None], np.nan), 1)
     table = np.where(np.isfinite(table), table, 0.0)

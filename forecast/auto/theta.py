@@ -84,7 +84,7 @@ def _slope(past: Array) -> Array:
 
 
 def _smooth(past: Array) -> tuple[Array, Array]:
-    """Simple exponential smoothing with the best alpha of a grid: last level and alpha, (N,)."""
+    """Smooth exponentially with the best alpha of a grid: last level and alpha, (N,)."""
     seen = np.isfinite(past)
     begins = np.where(seen.any(1), seen.argmax(1), past.shape[1] - 1)
     alpha = np.asarray(_ALPHA)[:, None]

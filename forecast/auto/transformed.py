@@ -35,7 +35,7 @@ class Log:
     def forecast(self, state: State, values: Array, origins: Sequence[int], horizon: int) -> Array:
         """Forecast (N, K, H); at most ten times the largest value before the origin."""
         ahead = np.exp(np.minimum(self.form.forecast(state, _log(values), origins, horizon), 600))
-        positive = ~(np.nan_to_num(values[:, : min(origins)], nan=1.0) <= 0).any(1)
+        positive = np.nan_to_num(values[:, : min(origins)], nan=1.0).min(1, initial=1.0) > 0
         top = np.stack(
             [np.nan_to_num(values[:, :o], nan=0.0).max(1, initial=0.0) for o in origins], axis=1
         )

@@ -83,7 +83,7 @@ def origins_of(one: Set) -> list[int]:
 
 
 def seasonal_naive(one: Set) -> Array:
-    """The protocol's own floor: the last m rows repeated, as every quantile, (N, W, H, Q)."""
+    """Repeat the last m rows, as every quantile, (N, W, H, Q): the protocol's own floor."""
     ahead = np.stack(
         [
             one.values[:, o - one.season : o][:, np.arange(one.horizon) % one.season]

@@ -173,7 +173,7 @@ def load_set(name: str, root: Path) -> Set:
 
 
 def published(root: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    """Published figures, configuration -> model -> (MASE, WQL)."""
+    """Read the published figures, configuration -> model -> (MASE, WQL)."""
     frame = _read(root / "bench" / "gift_eval_published.csv")
     table: dict[str, dict[str, tuple[float, float]]] = {}
     for config, model, mase, wql in frame.iter_rows():

@@ -28,8 +28,8 @@ def ragged(lengths, rows=90, seed=0):
 def test_the_gram_matrix_is_the_sum_over_all_windows(rows):
     values = ragged([90, 41, 40, 16, 2])
     direct, count = np.zeros((rows, rows)), 0
-    for one in values:
-        one = one[np.isfinite(one)]
+    for row in values:
+        one = row[np.isfinite(row)]
         for begin in range(len(one) - rows + 1):
             window = one[begin : begin + rows]
             direct += np.outer(window, window)
@@ -101,7 +101,7 @@ def test_smoothing_and_theta_continue_a_season_and_a_line():
 
 
 def test_theta_of_a_line_is_the_line_less_half_its_slope_of_the_longest_memory():
-    # alpha -> 1 on a line: level = last value, lag = 1, so the forecast is last + slope (h + 1) / 2.
+    # alpha -> 1 on a line: the level is the last value, the lag 1: last + slope (h + 1) / 2.
     line = 1.0 + 4.0 * np.arange(50)
     ahead = Theta(season=1).forecast({}, line[None], [50], 3)[0, 0]
     np.testing.assert_allclose(ahead, 197 + 0.5 * 4 * np.array([1, 2, 3]), rtol=2e-3)
