@@ -78,7 +78,12 @@ def blend_weights(cells: Cells) -> Array:
 
     Candidates more than 15 % behind the best have none, and of the others the 24 best are kept.
     """
-    losses = np.maximum(thinned(cells).losses(), 1e-300)
+    return weights_of(thinned(cells).losses())
+
+
+def weights_of(losses: Array) -> Array:
+    """Weights (M,) of losses (M,): see `blend_weights`."""
+    losses = np.maximum(losses, 1e-300)
     least = losses.min()
     weights = np.where(losses <= _BEHIND * least, (losses / least) ** -_POWER, 0.0)
     cut = np.sort(weights)[::-1][min(_MEMBERS, len(weights)) - 1]

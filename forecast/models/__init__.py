@@ -163,6 +163,15 @@ MODELS: dict[str, ModelInfo] = {
         train={"learning_rate": 1e-3},
     ),
     "ridge": _baseline("one penalised linear map for all variates, solved for at once", "Ridge"),
+    "auto": ModelInfo(
+        title="closed forms of a window, weighed by their errors on the validation windows",
+        source="closed form; Bates and Granger 1969",
+        module="forecast.models.auto",
+        model="Auto",
+        config="AutoConfig",
+        closed_form=True,
+        auto_device="cpu",
+    ),
     "in-context": ModelInfo(
         title="a season's mean and a small ridge regression over the window alone",
         source="closed form; Akyürek et al., ICLR 2023, arXiv 2211.15661",
