@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Idle OpenMP threads that spin double the CPU time of small models.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types format reference benchmarks clean
+.PHONY: demo test test-slow test-bf16 test-shapes lint types format reference benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/forecast train metro-traffic --register metro-traffic --alias champion
@@ -17,9 +17,23 @@ demo: .venv/installed
 	@echo
 	$(BIN)/forecast registry list
 
+# Two workers, one thread each; docs/testing.md says what is slow and what may be changed:
+# make test WORKERS=4 PYTEST='tests/series -x'.
+WORKERS ?= 2
+PYTEST_RUN := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 test: .venv/test
-	$(BIN)/python -m pytest tests/models --jaxtyping-packages=forecast,beartype.beartype
-	$(BIN)/python -m pytest $(PYTEST)
+	$(PYTEST_RUN) -m "not slow" $(PYTEST)
+
+test-slow: .venv/test
+	$(PYTEST_RUN) -m slow $(PYTEST)
+
+test-bf16: .venv/test
+	FORECAST_PRECISION=bf16 $(PYTEST_RUN) -m bf16 $(PYTEST)
+
+# Shapes and types of every call of a model, checked as it is made.
+test-shapes: .venv/test
+	$(PYTEST_RUN) --jaxtyping-packages=forecast,beartype.beartype tests/models $(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from forecast.api import load, predict, train
+    from forecast.api import load, predict, predict_files, train
 
-__all__ = ["__version__", "load", "predict", "train"]
+__all__ = ["__version__", "load", "predict", "predict_files", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,14 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 from forecast import kinds
 from forecast.contracts import AnyForecaster
+from forecast.device import set_threads
+from forecast.runs.predict import predict_files
 from forecast.runs.run import Trained, train
+from forecast.series.forecaster import Forecaster
+from forecast.series.stream.pump import Source
+from forecast.series.stream.run import Streamed, memory_of, run_stream
 from forecast.tracking.loading import load, load_series
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import polars as pl
     import xarray
 
-__all__ = ["Trained", "load", "load_series", "predict", "train"]
+__all__ = [
+    "Streamed",
+    "Trained",
+    "load",
+    "load_series",
+    "predict",
+    "predict_files",
+    "stream",
+    "stream_memory",
+    "train",
+]
 
 
 def predict(
@@ -50,3 +67,34 @@ def predict(
     """
     forecaster = load(model) if isinstance(model, str | Path) else model
     return kinds.of(forecaster.recipe.model).predict(forecaster, source, device, **options)
+
+
+def stream(
+    model: str | Path | Forecaster,
+    source: Source,
+    write: Callable[[bytes], object],
+    **options: Any,
+) -> Streamed:
+    """Forecast rows as they arrive, until they end or a signal comes.
+
+    Args:
+        model: a forecaster of series, or where it is.
+        source: lines of CSV or JSON.
+        write: writes bytes and flushes them.
+        options: as `series.stream.run.run_stream` says.
+
+    Raises:
+        ForecastError: the model, the state or a row cannot be used.
+    """
+    return run_stream(_series(model), source, write, **options)
+
+
+def stream_memory(model: str | Path | Forecaster, device: str = "auto") -> tuple[int, int]:
+    """Return the bytes that one series takes in a stream, and the rows for which it is cold."""
+    return memory_of(_series(model), device)
+
+
+def _series(model: str | Path | Forecaster) -> Forecaster:
+    forecaster = load_series(model) if isinstance(model, str | Path) else model
+    set_threads(forecaster.recipe.train.threads)
+    return forecaster

@@ -6,6 +6,7 @@ A kind (`series`, `grids`, `graphs`) is a module that has what `Kind` lists. It 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -205,8 +206,70 @@ class Task(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """Hold what is asked of `predict_files`, whose arguments these are.
+
+    Attributes:
+        inputs: files, patterns, known data sets, folders, addresses, - for standard input.
+        out: a file or a folder; None is standard output.
+        device: where to run.
+        tell: takes sentences for the user.
+        date_format: of times in the inputs.
+        timezone: of times in the inputs.
+        fill: what becomes of missing cells.
+        history: a file of rows before those of the inputs.
+        future: a file of what is known in advance.
+        level: levels of prediction intervals [%].
+        intervals: how they are calibrated, `adaptive` or `split`.
+        resume: go on with a killed job; all inputs are one long table.
+        safe_ids: whether no id in text may begin like a formula.
+        at: the time at which links and shares are asked for.
+        top: destinations to name for each source; None takes the default.
+        sources: ids to ask about; None asks about all.
+    """
+
+    inputs: tuple[str, ...]
+    out: Path | None
+    device: str = "auto"
+    tell: Callable[[str], object] = lambda _: None
+    date_format: str | None = None
+    timezone: str | None = None
+    fill: str | None = None
+    history: str | None = None
+    future: str | None = None
+    level: tuple[float, ...] | None = None
+    intervals: str = "adaptive"
+    resume: bool = False
+    safe_ids: bool = False
+    at: str | None = None
+    top: int | None = None
+    sources: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """Hold what `predict_files` wrote.
+
+    Attributes:
+        summary: in plain types, as `forecast predict --json` prints it.
+        lacking: what could not be forecast while the rest was, in sentences; empty if all was.
+    """
+
+    summary: dict[str, Any]
+    lacking: str = ""
+
+
 class Kind(Protocol):
-    """Describe the module of a kind of data."""
+    """Describe the module of a kind of data.
+
+    Attributes:
+        NOUN: what its data are called in messages.
+        OPTIONS: the fields of a `Request` that are for it, beside those for all.
+    """
+
+    NOUN: str
+    OPTIONS: frozenset[str]
 
     def continued(self, resolved: Recipe, start: AnyForecaster) -> Recipe:
         """Give a recipe the shape of the forecaster that its training starts from."""
@@ -242,6 +305,10 @@ class Kind(Protocol):
         self, forecaster: AnyForecaster, source: Any, device: str, **options: Any
     ) -> pl.DataFrame | xarray.Dataset:
         """Forecast what follows."""
+        ...
+
+    def predict_files(self, forecaster: Any, request: Request) -> Written:
+        """Forecast files into files."""
         ...
 
     def predict_frame(self, forecaster: Any, frame: pl.DataFrame) -> pl.DataFrame:

@@ -25,6 +25,11 @@ KINDS = {
 }
 
 
+def all_kinds() -> list[Kind]:
+    """Return every kind of data there is."""
+    return [cast(Kind, importlib.import_module(module)) for module in KINDS.values()]
+
+
 def of(model: str) -> Kind:
     """Return the kind of data that a model forecasts."""
     return cast(Kind, importlib.import_module(KINDS[model_info(model).kind]))

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from forecast.errors import DataError, NotFoundError, UsageError
+from forecast.paths import data_root
 
 Progress = Callable[[int, int], None]
 
@@ -56,25 +56,6 @@ class KnownFile:
     def name(self) -> str:
         """Return the file's name without its folder."""
         return Path(self.path).name
-
-
-def user_data_directory() -> Path:
-    """Return the folder in which this user's programs keep their data."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support"
-    # The XDG specification has a relative path ignored.
-    stated = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return stated if stated.is_absolute() else Path.home() / ".local" / "share"
-
-
-def data_root() -> Path:
-    """Return the folder under which data sets lie; it need not exist yet."""
-    if stated := os.environ.get("FORECAST_DATA"):
-        return Path(stated).expanduser().absolute()
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "datasets").is_dir():
-        return checkout / "datasets"
-    return user_data_directory() / "forecast" / "datasets"
 
 
 def sha256_of(path: Path) -> str:

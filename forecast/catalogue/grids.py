@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from forecast.catalogue import files
-from forecast.catalogue.files import KnownFile, data_root
+from forecast.catalogue.files import KnownFile
 from forecast.errors import NotFoundError
+from forecast.paths import data_root
 
 GRID_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".npz", ".npy", ".zip", ".zarr")
 

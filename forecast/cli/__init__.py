@@ -13,6 +13,7 @@ import warnings
 from types import FrameType
 from typing import Annotated
 
+import click
 import typer
 
 import forecast
@@ -33,7 +34,10 @@ from forecast.cli import (
     train,
     tune,
 )
-from forecast.errors import ForecastError
+from forecast.errors import ForecastError, from_system
+
+# The interruptions of the command that runs.
+_STOPPED: list[int] = []
 
 _RUN, _KNOW = "Forecast", "Know what there is"
 
@@ -82,36 +86,46 @@ def main() -> None:
     # Idle OpenMP threads that spin double the CPU time of small models.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, _interrupted)
     warnings.showwarning = _warned
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        console.hush()
-    sys.exit(code)
+    # What is left to do is to end, and a Ctrl-C has nothing more to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(console.end(code))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are printed as one panel on stderr."""
+    _STOPPED.clear()
     try:
-        return app(arguments, prog_name="forecast", standalone_mode=False) or 0
+        code = app(arguments, prog_name="forecast", standalone_mode=False) or 0
     except ForecastError as error:
         console.panel(error.message, error.hint)
         return error.exit_code
-    except KeyboardInterrupt:
-        console.panel("Stopped by Ctrl-C.", title="Stopped")
-        return 130
     except SystemExit as exit_:
         # Typer makes an exit of 1 of a reader that has seen enough, such as `head`.
         if isinstance(exit_.__context__, BrokenPipeError):
             console.hush()
             return 0
         return exit_.code if isinstance(exit_.code, int) else 1
-    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
+    except BaseException as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
         return _unexpected(error)
+    # Typer makes an exit with this code of an interruption.
+    return _stopped() if code == 130 else code
 
 
-def _unexpected(error: Exception) -> int:
+def _stopped() -> int:
+    console.panel("Stopped by Ctrl-C.", title="Stopped")
+    return 130
+
+
+def _unexpected(error: BaseException) -> int:
+    # Libraries make errors of their own of an interruption, and Typer an abort.
+    if _STOPPED or isinstance(error, KeyboardInterrupt | click.Abort):
+        return _stopped()
+    if isinstance(error, BrokenPipeError):
+        console.hush()
+        return 0
     show = getattr(error, "show", None)
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
@@ -119,6 +133,10 @@ def _unexpected(error: Exception) -> int:
         if show:
             show()
         return code
+    fault = from_system(error)
+    if fault is not None and not os.environ.get("FORECAST_DEBUG"):
+        console.panel(fault.message, fault.hint)
+        return fault.exit_code
     if os.environ.get("FORECAST_DEBUG"):
         traceback.print_exc()
         return 1
@@ -133,6 +151,11 @@ def _unexpected(error: Exception) -> int:
 
 def _warned(message: Warning | str, *rest: object) -> None:
     console.notice(f"Warning: {message}")
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    _STOPPED.append(number)
+    raise KeyboardInterrupt
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

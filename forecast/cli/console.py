@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,19 +12,54 @@ from typing import Any
 
 import typer
 
+from forecast.errors import DataError, ForecastError, UsageError, from_system
+
 
 def answer(text: str) -> None:
-    """Print a result; a reader that has seen enough, such as `head`, ends it without an error."""
+    """Print a result; a reader that has seen enough, such as `head`, ends it without an error.
+
+    Raises:
+        DataError: standard output takes no more, as on a full disk.
+    """
     try:
         typer.echo(text)
         sys.stdout.flush()
     except BrokenPipeError:
         hush()
+    except OSError as error:
+        hush()
+        raise _full(error) from error
 
 
 def hush() -> None:
-    """Send the rest of stdout nowhere, so that nothing fails when it is flushed at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Send the rest of both outputs nowhere, so that nothing fails when they are flushed at exit.
+
+    Standard error too only if it has no reader either.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def end(code: int) -> int:
+    """Write out what waits to be written, and return the exit code that this comes to."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        fault = _full(error)
+        panel(fault.message, fault.hint)
+        code = code or fault.exit_code
+    hush()
+    return code
+
+
+def _full(error: OSError) -> ForecastError:
+    return from_system(error, "standard output") or DataError(str(error))
 
 
 def document(value: Any) -> None:
@@ -31,9 +67,25 @@ def document(value: Any) -> None:
     answer(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def refuse_both(out: object, as_json: bool) -> None:
+    """Refuse two results on one standard output.
+
+    Raises:
+        UsageError: a forecast goes there, and a JSON document too.
+    """
+    if as_json and out is None:
+        raise UsageError(
+            "--json prints one document to standard output, where the forecast would go too.",
+            hint="Say where the forecast goes: --out forecast.csv",
+        )
+
+
 def notice(text: str) -> None:
-    """Tell the user something on stderr."""
-    typer.echo(text, err=True)
+    """Write something for the user on stderr; where nobody reads it, nothing comes of that."""
+    try:
+        typer.echo(text, err=True)
+    except OSError:
+        hush()
 
 
 def figure(value: float | None, digits: int = 4) -> str:

@@ -44,7 +44,8 @@ def list_datasets(as_json: AsJson = False) -> None:
 
     Example: forecast datasets list
     """
-    from forecast.catalogue import DATASETS, files
+    from forecast import paths
+    from forecast.catalogue import DATASETS
 
     if as_json:
         console.document([_facts(known) for known in DATASETS.values()])
@@ -65,7 +66,7 @@ def list_datasets(as_json: AsJson = False) -> None:
         ],
         right=(1, 2, 4),
     )
-    console.notice(f"Data root: {files.data_root()}")
+    console.notice(f"Data root: {paths.data_root()}")
 
 
 @app.command()
@@ -74,7 +75,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
     Example: forecast datasets show etth1
     """
-    from forecast.catalogue import Dataset, GridDataset, dataset, files
+    from forecast import paths
+    from forecast.catalogue import Dataset, GridDataset, dataset
 
     known = dataset(name)
     if as_json:
@@ -97,7 +99,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     read = ", ".join(f"{key}={value}" for key, value in known.options.items())
     lines.append(("read with", read))
     if isinstance(known, GridDataset) and not known.files:
-        root = files.data_root()
+        root = paths.data_root()
         lines += [("looked for", str(root / pattern)) for pattern in known.patterns]
         lines.append(("lies at", "here" if _is_here(known) else known.missing))
     for file in known.files:

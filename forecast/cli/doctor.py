@@ -17,8 +17,7 @@ def doctor(device: Device = "auto", as_json: AsJson = False) -> None:
     import torch
 
     import forecast
-    from forecast import kernels, tracking
-    from forecast.catalogue import files
+    from forecast import kernels, paths, tracking
     from forecast.device import choose_device, choose_precision
 
     place = choose_device(device)
@@ -29,8 +28,8 @@ def doctor(device: Device = "auto", as_json: AsJson = False) -> None:
         "device": str(place),
         "processors": str(os.cpu_count()),
         "precision": choose_precision("auto", place),
-        "data root": str(files.data_root()),
-        "home": str(tracking.home()),
+        "data root": str(paths.data_root()),
+        "home": str(paths.home()),
         "tracking": tracking.tracking_uri(),
     }
     choices = kernels.explain(place, torch.float32)

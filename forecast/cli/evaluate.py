@@ -7,17 +7,11 @@ from typing import Annotated
 import typer
 
 from forecast.cli import console
-from forecast.cli.options import AsJson, Device
+from forecast.cli.options import AsJson, Device, Trained
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Artefact folder, runs:/ID, models:/NAME/3 or models:/NAME@alias.",
-            show_default=False,
-        ),
-    ],
+    model: Trained,
     data: Annotated[
         list[str] | None,
         typer.Argument(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 _READ, _SIZE = "How to read a file", "What to forecast"
+_CLUSTER, _GRAPHS = "On a cluster", "On graphs"
 
 
 def model_names(incomplete: str) -> list[str]:
@@ -76,6 +77,112 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any field; repeatable."),
 ]
+Trained = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Artefact folder, runs:/ID, models:/NAME/3 or models:/NAME@alias.",
+        show_default=False,
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FILE...",
+        help="CSV or Parquet with the history: files, patterns such as 'in/*.csv', a known "
+        "data set, a folder or an address (s3://...) of one long table, or - for standard "
+        "input; of grids NetCDF, Zarr, HDF5, npz; of graphs events that go on from those kept "
+        "with the model, or none.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="PATH",
+        help="File to write (.csv, .csv.gz, .parquet; .nc, .zarr), or a folder for several "
+        "inputs; CSV on standard output by default.",
+    ),
+]
+History = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Rows before those of the inputs, as many as there are, for a model that carries "
+        "a state: it reads them once, and then the inputs.",
+        rich_help_panel=_SIZE,
+    ),
+]
+Future = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="What is known in advance of the rows to forecast, where the history does not "
+        "hold it in rows behind the last target.",
+        rich_help_panel=_READ,
+    ),
+]
+ResumeJob = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with a killed job: all inputs are one long table, read in pieces."
+    ),
+]
+SafeIds = Annotated[
+    bool,
+    typer.Option(
+        "--safe-ids", help="Put ' before ids that a spreadsheet takes for formulas, in CSV."
+    ),
+]
+Intervals = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD",
+        help="How intervals are calibrated: adaptive, on the misses in the rows of the file "
+        "too, or split, on the validation part of the training data alone.",
+        rich_help_panel=_SIZE,
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Forecast a long table in Parquet on a cluster: ray or spark (extras of these "
+        "names). --out is a new folder.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+Places = Annotated[
+    int,
+    typer.Option(
+        "--places", min=1, help="Places that an engine deals series out to.",
+        rich_help_panel=_CLUSTER,
+    ),
+]  # fmt: skip
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="When links are asked for; right after the last event by default.",
+        rich_help_panel=_GRAPHS,
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k", min=1, help="Destinations to name for each source; 20 by default.",
+        rich_help_panel=_GRAPHS,
+    ),
+]  # fmt: skip
+Ask = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source", metavar="ID", help="Source to ask about, repeatable; all by default.",
+        rich_help_panel=_GRAPHS,
+    ),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>.")]
 

@@ -8,17 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from forecast.cli import console
-from forecast.cli.options import Device
+from forecast.cli.options import Device, Trained
 
 
 def stream(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Artefact folder, runs:/ID, models:/NAME/3 or models:/NAME@alias.",
-            show_default=False,
-        ),
-    ],
+    model: Trained,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -36,6 +30,14 @@ def stream(
         Literal["hold", "nan", "refuse"],
         typer.Option(help="What stands in for missing rows: the last values, nothing, an error."),
     ] = "hold",
+    bad_rows: Annotated[
+        str,
+        typer.Option(
+            metavar="stop|skip|FILE",
+            help="What becomes of rows that cannot be read: the first ends the stream, they are "
+            "left out, or they go into a file with the reasons, and the exit code is 6.",
+        ),
+    ] = "stop",
     save_every: Annotated[
         int, typer.Option(min=1, help="Rows from one time of saving the state to the next.")
     ] = 10_000,
@@ -55,45 +57,30 @@ def stream(
 
       tail -n +1 -f meter.csv | forecast stream ./artefact --state meter.safetensors
 
+      forecast stream ./artefact --state s.safetensors --bad-rows bad.csv < rows.csv > out.csv
+
       forecast stream models:/plant@champion --every 24 --horizon 24 < rows.jsonl > out.jsonl
     """
-    import dataclasses
     import io
     import sys
     from typing import cast
 
-    from forecast import api
-    from forecast.device import set_threads
-    from forecast.series.stream import Streamer, pump
+    from forecast import api, outputs
+    from forecast.errors import PartialError
 
-    forecaster = api.load_series(model)
-    set_threads(forecaster.recipe.train.threads)
-    streamer = Streamer(forecaster, every=every, horizon=horizon, gap=gap, device=device)
-    if state and state.exists():
-        streamer.resume(state)
-        console.notice(f"Going on from {state}: {len(streamer):,} series.")
     if info:
-        console.answer(
-            f"{streamer.bytes_per_series:,} bytes for each series; a start is cold for "
-            f"{streamer.model.context:,} rows."
-        )
+        size, context = api.stream_memory(model, device)
+        console.answer(f"{size:,} bytes for each series; a start is cold for {context:,} rows.")
         return
-
-    def write(text: bytes) -> None:
-        sys.stdout.buffer.write(text)
-        sys.stdout.buffer.flush()
-
-    try:
-        caught = pump(
-            streamer,
-            cast(io.BufferedReader, sys.stdin.buffer),
-            write,
-            state=state,
-            save_every=save_every,
+    done = api.stream(
+        model, cast(io.BufferedReader, sys.stdin.buffer), outputs.to_stdout, state=state,
+        every=every, horizon=horizon, gap=gap, bad_rows=bad_rows, save_every=save_every,
+        device=device, tell=console.notice,
+    )  # fmt: skip
+    if done.signal:
+        raise typer.Exit(128 + done.signal)
+    if done.bad:
+        raise PartialError(
+            f"{done.bad:,} rows were left out. The first: {done.first}",
+            hint="The forecasts of all others were written.",
         )
-    finally:
-        for name, count in dataclasses.asdict(streamer.counts).items():
-            if count or name in ("rows", "forecasts"):
-                console.notice(f"{name.replace('_', ' ')}: {count:,}")
-    if caught:
-        raise typer.Exit(128 + caught)

@@ -27,6 +27,7 @@ from forecast.device import memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.graphs import data as graphs
 from forecast.graphs import predict as graph_context
+from forecast.graphs import predict_files as files
 from forecast.graphs import section as graph_section
 from forecast.graphs.data import GraphData
 from forecast.graphs.forecaster import GraphForecaster
@@ -38,6 +39,8 @@ from forecast.training.loop import EVALUATION_BATCH, Fitted
 # Sensors named to the registry.
 _MOST_COLUMNS = 50
 _MEASURES = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "mae", "rmse", "mape")
+NOUN = "graphs"
+OPTIONS = frozenset[str]({"at", "top", "sources"})
 
 
 def continued(resolved: Recipe, start: GraphForecaster) -> Recipe:
@@ -83,7 +86,7 @@ def evaluate(
     """Score a forecaster of graphs."""
     if cold:
         refuse_cold(forecaster)
-    on_cpu(device)
+    graph_context.on_cpu(device)
     spec = forecaster.spec
     if source is None:
         section = (recipe or forecaster.recipe).graph
@@ -132,7 +135,7 @@ def predict(
         sources: ids to ask about; None asks about all.
         top: destinations to name for each source.
     """
-    on_cpu(device)
+    graph_context.on_cpu(device)
     return graph_context.predict(
         forecaster.model, context(forecaster, source, at), sources=sources, top=top
     )
@@ -150,6 +153,9 @@ def context(
         history=forecaster.history,
         at=at,
     )
+
+
+predict_files = files.predict_files
 
 
 def predict_frame(forecaster: GraphForecaster, frame: pl.DataFrame) -> pl.DataFrame:
@@ -342,18 +348,6 @@ class GraphTask:
 
     def example(self) -> None:
         """Give nothing: the registry shows tables of series alone."""
-
-
-def on_cpu(device: str) -> None:
-    """Refuse a device other than the CPU.
-
-    Raises:
-        UsageError: another is named.
-    """
-    if device not in ("auto", "cpu"):
-        raise UsageError(
-            f"Forecasts of graphs are made on the CPU, not on {device}.", hint="Leave out --device."
-        )
 
 
 def _told(resolved: Recipe, data: GraphData) -> tuple[str, ...]:

@@ -73,6 +73,18 @@ class ValueContext:
 GraphContext = EventContext | ValueContext
 
 
+def on_cpu(device: str) -> None:
+    """Refuse a device other than the CPU.
+
+    Raises:
+        UsageError: another is named.
+    """
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"Forecasts of graphs are made on the CPU, not on {device}.", hint="Leave out --device."
+        )
+
+
 def read_context(
     description: Mapping[str, Any],
     arrays: Mapping[str, Tensor],

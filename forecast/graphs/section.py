@@ -16,12 +16,12 @@ from pydantic import Field
 from torch import Tensor
 
 from forecast.catalogue.dataset import Split
-from forecast.catalogue.files import data_root
 from forecast.catalogue.graphs import SETS, GraphDataset
 from forecast.errors import DataError, NotFoundError, UsageError
 from forecast.graphs import events as event_files
 from forecast.graphs import formats
 from forecast.graphs.events import Events
+from forecast.paths import data_root
 
 GRAPHS: dict[str, GraphDataset] = {one.name: one for one in SETS}
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import xarray
 
 _MEASURES = ("mse", "mae", "rmse")
+NOUN = "grids"
+OPTIONS = frozenset[str]()
 
 
 def continued(resolved: Recipe, start: GridForecaster) -> Recipe:

@@ -6,7 +6,6 @@ Letters: N frames, C channels, Y X rows and columns.
 from __future__ import annotations
 
 import itertools
-import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from forecast.catalogue.files import user_data_directory
 from forecast.catalogue.grids import locate
 from forecast.errors import DataError
 from forecast.grids.arrays import ArrayFile, SlotFile
@@ -22,6 +20,7 @@ from forecast.grids.coordinates import CoordinateFile
 from forecast.grids.files import GridFile, GridOptions, Header, reading, short
 from forecast.grids.times import Clock, clock_of, gaps, run_starts
 from forecast.grids.windows import Storage
+from forecast.paths import home
 
 # The nominal step of frames without dates [us].
 _NOMINAL = 1_000_000
@@ -51,9 +50,7 @@ class Grid:
         """Read all frames once, block by block."""
         channels = self.header.channels
         shape = (len(self.times), len(channels), *self.header.mesh.shape)
-        place = os.environ.get("FORECAST_HOME")
-        folder = Path(place) if place else user_data_directory() / "forecast"
-        storage = Storage(shape, resident=resident, folder=folder / "cache")
+        storage = Storage(shape, resident=resident, folder=home() / "cache")
         for row, channel, block in self._blocks():
             storage.put(row, channel, block)
         return storage

@@ -28,10 +28,10 @@ from forecast import artefact, atomic, kinds
 from forecast.contracts import Fold, Plan
 from forecast.errors import UsageError
 from forecast.models import MODELS, model_info
+from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import run
 from forecast.scoring.comparison import judged
-from forecast.tracking import home
 from forecast.training.loop import Silence, Watcher
 
 # What is told beside the measure by which scores are judged.
@@ -109,8 +109,7 @@ def backtest(
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"The model {twice[0]} is named twice.", hint="Name each model once.")
     folds = {recipe.model: kinds.folds(recipe, plan) for recipe in recipes}
-    folder = home() / "backtests" / _digest(folds, plan, refit)[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home_folder("backtests", _digest(folds, plan, refit)[:12])
     results = _read(folder) if resume else {}
     for name, windows in folds.items():
         for number, fold in enumerate(windows):

@@ -18,7 +18,7 @@ from typing import Any
 from forecast import atomic
 from forecast.errors import ForecastError
 from forecast.locks import exclusive
-from forecast.tracking import home
+from forecast.paths import home_folder
 
 _STARTED, _FINISHED = "started", "finished"
 _STATE, _LOCK = "run.json", ".lock"
@@ -62,8 +62,7 @@ def open_run(title: str, identity: Mapping[str, str], *, resume: bool) -> Genera
         identity: what makes a run the same as another.
         resume: take the newest unfinished run of this identity that no other process holds.
     """
-    root = home() / "runs"
-    root.mkdir(parents=True, exist_ok=True)
+    root = home_folder("runs")
     with ExitStack() as held:
         folder = _unfinished(root, identity, held) if resume else None
         if folder is None:

@@ -33,10 +33,11 @@ from forecast.device import choose_device, choose_precision, set_threads
 from forecast.errors import DataError, ForecastError, UsageError
 from forecast.locks import exclusive
 from forecast.models import MODELS, building
+from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import search_space
 from forecast.runs.search_space import Search
-from forecast.tracking import Run, home
+from forecast.tracking import Run
 from forecast.training.loop import Interrupted, Silence, Watcher, fit
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ def tune(
     search_space.check(resolved, searches)
     searches = [search_space.with_own(search, resolved) for search in searches]
     named = json.dumps([resolved.digest(), [repr(search) for search in searches]])
-    folder = home() / "tuning" / hashlib.sha256(named.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home_folder("tuning", hashlib.sha256(named.encode()).hexdigest()[:12])
     study = _open_study(resolved, searches, folder)
     states = optuna.trial.TrialState
     done = len(study.get_trials(states=(states.COMPLETE, states.PRUNED)))

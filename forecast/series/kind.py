@@ -23,6 +23,7 @@ from forecast.scoring.comparison import flat
 from forecast.series import data as loading
 from forecast.series import memory_report, pictures, rolling_origin, score
 from forecast.series import predict as prediction
+from forecast.series import predict_files as files
 from forecast.series.data import SeriesData
 from forecast.series.forecaster import Forecaster
 from forecast.tables import reading
@@ -30,6 +31,20 @@ from forecast.tables.formats import shown
 from forecast.training.loop import Fitted
 
 _MEASURES = ("mse", "mae", "rmse", "smape", "mase", "rmsse")
+NOUN = "tables"
+OPTIONS = frozenset[str](
+    {
+        "date_format",
+        "timezone",
+        "fill",
+        "history",
+        "future",
+        "level",
+        "intervals",
+        "resume",
+        "safe_ids",
+    }
+)
 
 
 def continued(resolved: Recipe, start: Forecaster) -> Recipe:
@@ -96,6 +111,9 @@ def evaluate(
 def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:
     """Forecast the rows that follow."""
     return prediction.predict(forecaster, source, device, **options)
+
+
+predict_files = files.predict_files
 
 
 def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:

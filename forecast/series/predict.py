@@ -20,7 +20,7 @@ import torch
 
 from forecast.batch import Forecast, SeriesBatch
 from forecast.device import choose_device, memory_errors
-from forecast.errors import UsageError
+from forecast.errors import DataError, Failure, UsageError
 from forecast.series import context as series_context
 from forecast.series import online_intervals
 from forecast.series.forecaster import Forecaster
@@ -89,6 +89,68 @@ def predict(
     return predicted.frame
 
 
+def without_failing(
+    forecaster: Forecaster, table: Table, future: Table | None = None
+) -> tuple[Table, tuple[Failure, ...]]:
+    """Leave out the series whose covariates the model cannot take, so that the others go on.
+
+    Args:
+        forecaster: the forecaster.
+        table: the history.
+        future: what is known in advance, as `series_context.read_future` gives it.
+
+    Returns:
+        The table of the other series, and why the rest has no forecast.
+
+    Raises:
+        DataError: no series is left, or the only one fails.
+    """
+    kept: list[int] = []
+    failed: list[Failure] = []
+    first: DataError | None = None
+    # By halves, so that a few that fail among thousands are found in a few looks.
+    waiting = [(0, len(table.ids))]
+    while waiting:
+        start, stop = waiting.pop()
+        some = table if stop - start == len(table.ids) else reading.pick(table, range(start, stop))
+        try:
+            _check_covariates(forecaster, some, future)
+            kept += range(start, stop)
+        except DataError as error:
+            if stop - start == 1:
+                first = first or error
+                failed.append(Failure.of(table.ids[start], error))
+                continue
+            half = (start + stop) // 2
+            waiting += [(half, stop), (start, half)]
+    if not kept and first is not None:
+        raise first
+    return (reading.pick(table, kept) if failed else table), tuple(failed)
+
+
+def _check_covariates(forecaster: Forecaster, table: Table, future: Table | None) -> None:
+    """Refuse a table of which a series lacks what the model is to know of it.
+
+    Raises:
+        DataError: it names the series.
+    """
+    forecaster.covariates.of_series(table)
+    if table.layout.known_future:
+        series_context.known_ahead(table, _steps(forecaster, table), future)
+
+
+def _steps(forecaster: Forecaster, table: Table) -> np.ndarray:
+    """Return the times (S, H) to forecast."""
+    spec = forecaster.spec
+    last = series_context.last_times(table, 1)[:, 0]
+    return np.stack(
+        [
+            reading.future_times(one, spec.frequency, spec.horizon, table.layout.timezone)
+            for one in last
+        ]
+    )
+
+
 @torch.no_grad()
 def predict_table(
     forecaster: Forecaster,
@@ -140,12 +202,7 @@ def predict_table(
     observed = np.isfinite(scaled)
     dead = np.logical_not(np.any(observed, axis=1))  # (S, C)
     past = torch.from_numpy(np.where(observed, scaled, 0.0).astype(np.float32))
-    steps = np.stack(
-        [
-            reading.future_times(last, spec.frequency, spec.horizon, table.layout.timezone)
-            for last in times[:, -1]
-        ]
-    )
+    steps = _steps(forecaster, table)
     known = series_context.known_ahead(table, steps, future)
     # A new series is scaled by its context, its covariates as its variates.
     counts = np.minimum(lengths, rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from forecast import atomic
+from forecast import atomic, outputs
 from forecast.errors import DataError, NotFoundError, UsageError
 from forecast.tables import formats
 from forecast.tables.formats import TimeKind
@@ -202,9 +201,7 @@ def write_table(frame: pl.DataFrame, destination: Path | None, layout: Layout) -
         DataError: if the file cannot be written.
     """
     if destination is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(_text(frame, layout.delimiter, layout.decimal))
-        sys.stdout.buffer.flush()
+        outputs.to_stdout(_text(frame, layout.delimiter, layout.decimal))
         return
     name = destination.name.lower()
     suffix = max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default=None)

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from forecast.errors import UsageError
+from forecast.errors import DataError, UsageError
 from forecast.tables import dialect, formats
 from forecast.tables import times as timestamps
 from forecast.tables.columns import (
@@ -257,6 +257,29 @@ def join(parts: Sequence[Table]) -> Table:
         ids=tuple(name for part in parts for name in part.ids),
         static={name: pl.concat([part.static[name] for part in parts]) for name in parts[0].static},
         notices=(),
+    )
+
+
+def pick(table: Table, series: Sequence[int] | np.ndarray) -> Table:
+    """Take some series of a table, in this order."""
+
+    def rows(offsets: np.ndarray) -> np.ndarray:
+        spans = [np.arange(offsets[one], offsets[one + 1]) for one in series]
+        return np.concatenate([np.empty(0, np.int64), *spans])
+
+    def counts(offsets: np.ndarray) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(np.diff(offsets)[list(series)])])
+
+    here, ahead = rows(table.offsets), rows(table.ahead_offsets)
+    parts = ("times", "values", "categories", "past", "known")
+    return replace(
+        table,
+        **{name: getattr(table, name)[here] for name in parts},
+        ahead=table.ahead[ahead],
+        offsets=counts(table.offsets),
+        ahead_offsets=counts(table.ahead_offsets),
+        ids=tuple(table.ids[one] for one in series),
+        static={name: column[list(series)] for name, column in table.static.items()},
     )
 
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from forecast.catalogue.files import user_data_directory
 from forecast.errors import ForecastError
+from forecast.paths import home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,13 +37,6 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _PROBE_SECONDS = 3.0
-
-
-def home() -> Path:
-    """Return the folder of the default store, of its artifacts and of runs; it need not exist."""
-    if stated := os.environ.get("FORECAST_HOME"):
-        return Path(stated).expanduser().absolute()
-    return user_data_directory() / "forecast"
 
 
 def tracking_uri() -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forecast.catalogue import files
+from forecast import paths
 from forecast.catalogue.files import KnownFile, data_root, fetch, find, locate, sha256_of, verify
 from forecast.errors import DataError, NotFoundError, UsageError
 
@@ -349,12 +349,11 @@ def test_data_root_is_stated_then_checkout_then_user(
     checkout = tmp_path / "checkout"
     (checkout / "datasets").mkdir(parents=True)
     (checkout / "pyproject.toml").touch()
-    monkeypatch.setattr(files, "__file__", str(checkout / "forecast" / "catalogue" / "files.py"))
+    monkeypatch.setattr(paths, "__file__", str(checkout / "forecast" / "paths.py"))
     assert data_root() == checkout / "datasets"
 
     # Installed, the package lies beside others, one of which may well be called datasets.
     (checkout / "pyproject.toml").unlink()
-    monkeypatch.setattr(files.sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     assert data_root() == tmp_path / "share" / "forecast" / "datasets"
     monkeypatch.setenv("XDG_DATA_HOME", "relative")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import polars as pl
@@ -30,10 +28,10 @@ def long_table(names, rows=200):
 
 
 @pytest.fixture(scope="module")
-def model(forecast, tmp_path_factory):
+def model(command, tmp_path_factory):
     folder = tmp_path_factory.mktemp("panel")
     long_table("abcd").write_csv(folder / "panel.csv")
-    done = forecast(
+    done = command(
         "train", folder / "panel.csv", "--model", "ridge", "--lookback", 24, "--horizon", 6,
         "--out", folder / "model", "--json",
     )  # fmt: skip
@@ -52,11 +50,9 @@ def inputs(tmp_path):
     return folder
 
 
-def test_a_folder_is_one_table_and_a_failed_series_is_exit_code_6(
-    forecast, model, inputs, tmp_path
-):
+def test_a_folder_is_one_table_and_a_failed_series_is_exit_code_6(command, model, inputs, tmp_path):
     out = tmp_path / "out"
-    done = forecast("predict", model, inputs, "--out", f"{out}/", "--json")
+    done = command("predict", model, inputs, "--out", f"{out}/", "--json")
     assert done.returncode == 6
     assert "1 series have no forecast" in done.stderr
     assert "frequency 2h, but h is wanted" in done.stderr
@@ -67,37 +63,34 @@ def test_a_folder_is_one_table_and_a_failed_series_is_exit_code_6(
     assert pl.read_parquet(out / "part-00000.parquet").height == 12
 
 
-def test_safe_ids_in_pieces_and_in_memory(forecast, model, inputs, tmp_path):
+def test_safe_ids_in_pieces_and_in_memory(command, model, inputs, tmp_path):
     found = []
     (inputs / "second.csv").unlink()
     for source in (inputs, inputs / "first.csv"):
         out = tmp_path / "out.csv"
-        done = forecast("predict", model, source, "--out", out, "--safe-ids")
+        done = command("predict", model, source, "--out", out, "--safe-ids")
         assert done.returncode == 0, done.stderr
         found.append(out.read_bytes())
     assert found[0] == found[1]
     assert b"\n'=b," in found[0]
 
 
-def test_killed_and_resumed(forecast, model, inputs, tmp_path, user_environment):
+def test_killed_and_resumed(command, model, inputs, tmp_path, process):
     (inputs / "second.csv").unlink()
     expected, out = tmp_path / "expected.csv", tmp_path / "out.csv"
-    assert forecast("predict", model, inputs, "--out", expected).returncode == 0
-    command = [sys.executable, "-m", "forecast", "predict", model, inputs, "--out", out]
-    process = subprocess.Popen(
-        [*map(str, command)], stderr=subprocess.PIPE, text=True, env=user_environment
-    )
-    for line in process.stderr:
+    assert command("predict", model, inputs, "--out", expected).returncode == 0
+    killed = process("predict", model, inputs, "--out", out)
+    for line in killed.stderr:
         if "rows of" in line:
-            process.send_signal(signal.SIGKILL)
+            killed.send_signal(signal.SIGKILL)
             break
-    process.communicate()
+    killed.communicate()
     assert not out.exists() or out.read_bytes() == expected.read_bytes()
-    assert forecast("predict", model, inputs, "--out", out, "--resume").returncode == 0
+    assert command("predict", model, inputs, "--out", out, "--resume").returncode == 0
     assert out.read_bytes() == expected.read_bytes()
 
 
-def test_pieces_need_a_place(forecast, model, inputs):
-    done = forecast("predict", model, inputs)
+def test_pieces_need_a_place(command, model, inputs):
+    done = command("predict", model, inputs)
     assert done.returncode == 2
     assert "--out forecasts/" in done.stderr

@@ -25,10 +25,10 @@ def write(path, count=200, units="K"):
 
 
 @pytest.fixture(scope="module")
-def artefact(forecast, tmp_path_factory):
+def artefact(command, tmp_path_factory):
     folder = tmp_path_factory.mktemp("grid")
     write(folder / "a.nc")
-    wrote = forecast("init", "a.nc", "--horizon", 3, "--lookback", 6, cwd=folder)
+    wrote = command("init", "a.nc", "--horizon", 3, "--lookback", 6, cwd=folder)
     assert wrote.returncode == 0, wrote.stderr
     assert "200 frames of 4 x 4 cells, one every h" in (folder / "a.toml").read_text()
     tiny = (
@@ -39,25 +39,25 @@ def artefact(forecast, tmp_path_factory):
         "train.threads=1",
     )
     settings = [part for one in tiny for part in ("--set", one)]
-    done = forecast("train", "a.toml", *settings, "--out", "art", cwd=folder)
+    done = command("train", "a.toml", *settings, "--out", "art", cwd=folder)
     assert done.returncode == 0, done.stderr
     for words in ("persistence", "protocol honest", "t2m, by area: RMSE", "forecast.png"):
         assert words in done.stdout
     return folder / "art"
 
 
-def test_forecasts_go_to_a_file_or_to_a_folder(forecast, artefact):
+def test_forecasts_go_to_a_file_or_to_a_folder(command, artefact):
     folder = artefact.parent
-    done = forecast("predict", "art", "a.nc", "--out", "f.zarr", "--json", cwd=folder)
+    done = command("predict", "art", "a.nc", "--out", "f.zarr", "--json", cwd=folder)
     assert json.loads(done.stdout)["written"][0]["frames"] == 3
     write(folder / "b.nc", count=300)
-    done = forecast("predict", "art", "a.nc", "b.nc", "--out", "out", cwd=folder)
+    done = command("predict", "art", "a.nc", "b.nc", "--out", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     with xr.open_zarr(folder / "f.zarr") as one, xr.open_dataset(folder / "out/a.nc") as same:
         xr.testing.assert_allclose(one.load(), same.load())
     with xr.open_dataset(folder / "out/b.nc") as other:
         assert other.time.values[0] == np.datetime64("2024-03-13T12")
-    evaluated = forecast("evaluate", "art", "b.nc", "--json", cwd=folder)
+    evaluated = command("evaluate", "art", "b.nc", "--json", cwd=folder)
     assert json.loads(evaluated.stdout)["metrics"]["test"]["windows"] == 300 - 6 - 3 + 1
 
 
@@ -76,12 +76,12 @@ def test_forecasts_go_to_a_file_or_to_a_folder(forecast, artefact):
     ],
 )
 def test_what_cannot_be_done_is_one_error_and_nothing_is_written(
-    forecast, artefact, arguments, code, words
+    command, artefact, arguments, code, words
 ):
     folder = artefact.parent
     write(folder / "celsius.nc", units="degC")
     (folder / "cut.nc").write_bytes((folder / "a.nc").read_bytes()[:5000])
-    done = forecast("predict", "art", *arguments, cwd=folder)
+    done = command("predict", "art", *arguments, cwd=folder)
     assert done.returncode == code, done.stderr
     # The panel is as wide as the terminal: words may be broken over its lines.
     assert words.replace(" ", "") in "".join(done.stderr.replace("|", " ").split())
@@ -89,7 +89,7 @@ def test_what_cannot_be_done_is_one_error_and_nothing_is_written(
     assert not list(folder.glob("f.[nc]*"))
 
 
-def test_a_stream_or_a_table_command_names_the_way_for_grids(forecast, artefact):
-    done = forecast("stream", "art", cwd=artefact.parent, stdin="")
+def test_a_stream_or_a_table_command_names_the_way_for_grids(command, artefact):
+    done = command("stream", "art", cwd=artefact.parent, stdin="")
     assert done.returncode == 2
     assert "forecaster of grids" in " ".join(done.stderr.replace("|", " ").split())

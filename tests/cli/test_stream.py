@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,23 +18,18 @@ def rows(table):
 
 
 @pytest.fixture
-def start(user_environment):
+def start(process):
     """Return a function that starts a stream and leaves it running; none outlives its test."""
     started = []
 
     def run(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "forecast", "stream", *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=user_environment, text=True, bufsize=1,
-        )  # fmt: skip
-        started.append(process)
-        return process
+        started.append(process("stream", *arguments, stdin=subprocess.PIPE, bufsize=1))
+        return started[-1]
 
     yield run
-    for process in started:
-        process.kill()
-        process.communicate()
+    for one in started:
+        one.kill()
+        one.communicate()
 
 
 def test_each_row_is_forecast_before_the_next_one_comes_and_sigterm_saves(
@@ -60,10 +54,10 @@ def test_each_row_is_forecast_before_the_next_one_comes_and_sigterm_saves(
     assert state.exists()
 
 
-def test_killed_and_fed_again_it_goes_on(start, forecast, trained, rows, tmp_path):
+def test_killed_and_fed_again_it_goes_on(start, command, trained, rows, tmp_path):
     header, lines = rows
     text = header + "".join(lines)
-    whole = forecast("stream", trained["artefact"], stdin=text)
+    whole = command("stream", trained["artefact"], stdin=text)
     assert whole.returncode == 0, whole.stderr
     forecasts = whole.stdout.splitlines()[1:]
     assert len(forecasts) == 80 * 12
@@ -75,7 +69,7 @@ def test_killed_and_fed_again_it_goes_on(start, forecast, trained, rows, tmp_pat
         time.sleep(0.05)
     process.kill()
     process.wait()
-    again = forecast("stream", trained["artefact"], "--state", state, stdin=text)
+    again = command("stream", trained["artefact"], "--state", state, stdin=text)
     assert again.returncode == 0, again.stderr
     found = again.stdout.splitlines()[1:]
     replayed = 80 - len(found) // 12
@@ -85,11 +79,11 @@ def test_killed_and_fed_again_it_goes_on(start, forecast, trained, rows, tmp_pat
 
 
 def test_a_reader_that_leaves_ends_it_and_the_state_is_that_of_what_was_written(
-    start, forecast, trained, rows, tmp_path
+    start, command, trained, rows, tmp_path
 ):
     header, lines = rows
     text = header + "".join(lines)
-    forecasts = forecast("stream", trained["artefact"], stdin=text).stdout.splitlines()[1:]
+    forecasts = command("stream", trained["artefact"], stdin=text).stdout.splitlines()[1:]
     state = tmp_path / "state.safetensors"
     process = start(trained["artefact"], "--state", state, "--save-every", 5)
     process.stdin.write(header + "".join(lines[:40]))
@@ -100,42 +94,42 @@ def test_a_reader_that_leaves_ends_it_and_the_state_is_that_of_what_was_written(
     assert process.wait(60) == 0
     assert "rows: " in (told := process.stderr.read())
     assert "Error" not in told
-    again = forecast("stream", trained["artefact"], "--state", state, stdin=text)
+    again = command("stream", trained["artefact"], "--state", state, stdin=text)
     # 40 rows are eight times five; none of those whose forecasts found no reader is in the state.
     assert "replayed: 40" in again.stderr
     assert again.stdout.splitlines()[1:] == forecasts[40 * 12 :]
 
 
-def test_what_it_cannot_do_is_one_panel(forecast, trained, rows, tmp_path):
+def test_what_it_cannot_do_is_one_panel(command, trained, rows, tmp_path):
     header, lines = rows
-    done = forecast("stream", trained["artefact"], stdin="when,load,heat\n")
+    done = command("stream", trained["artefact"], stdin="when,load,heat\n")
     assert done.returncode == 3
     assert "no column 'date' in the first line" in done.stderr
-    done = forecast("stream", trained["artefact"], stdin=header + lines[0] + "soon,1,2\n")
+    done = command("stream", trained["artefact"], stdin=header + lines[0] + "soon,1,2\n")
     assert done.returncode == 3
     assert "row 3, column 'date'" in done.stderr
     assert len(done.stdout.splitlines()) == 13
-    done = forecast("stream", trained["artefact"], "--gap", "guess", stdin="")
+    done = command("stream", trained["artefact"], "--gap", "guess", stdin="")
     assert done.returncode == 2
     damaged = tmp_path / "state.safetensors"
     damaged.write_bytes(b"nothing")
-    done = forecast("stream", trained["artefact"], "--state", damaged, stdin="")
+    done = command("stream", trained["artefact"], "--state", damaged, stdin="")
     assert done.returncode == 3
     assert str(damaged) in done.stderr
     assert damaged.read_bytes() == b"nothing"
 
 
-def test_json_lines_and_info(forecast, trained, rows):
+def test_json_lines_and_info(command, trained, rows):
     _, lines = rows
     objects = [
         json.dumps(dict(zip(("date", "load", "heat"), line.strip().split(","), strict=True)))
         for line in lines[:2]
     ]
-    done = forecast("stream", trained["artefact"], "--every", 2, stdin="\n".join(objects))
+    done = command("stream", trained["artefact"], "--every", 2, stdin="\n".join(objects))
     assert done.returncode == 0, done.stderr
     (row,) = map(json.loads, done.stdout.splitlines())
     assert len(row["load"]) == len(row["date"]) == 12
-    done = forecast("stream", trained["artefact"], "--info")
+    done = command("stream", trained["artefact"], "--info")
     # 48 rows of 2 float32 and 2 truth values; 4 numbers of 8 bytes and 2 float32 in the book
     assert done.stdout.startswith(f"{48 * 2 * 5 + 4 * 8 + 2 * 4} bytes for each series; a start is")
 
@@ -144,10 +138,10 @@ def test_json_lines_and_info(forecast, trained, rows):
     ("model", "settings"),
     [("lmuformer", ["model.windows=[48]"]), ("titans", ["model.heads=2", "model.segment=128"])],
 )
-def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_path, model, settings):
+def test_a_model_with_a_state_streams_what_predict_says(command, table, tmp_path, model, settings):
     out = tmp_path / "artefact"
     options = [part for setting in settings for part in ("--set", setting)]
-    trained = forecast(
+    trained = command(
         "train", table, "--model", model, "--lookback", 48, "--horizon", 6,
         "--set", "model.width=8", "--set", "train.epochs=1", *options, "--out", out, "--json",
     )  # fmt: skip
@@ -159,9 +153,9 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     assert len(early["mse"]) == len(early["mse_with_all_history"]) == len(early["rows"])
     assert ("memory" in document["metrics"]) == (model == "titans")
     assert Path(document["picture"]).with_name("memory.png").exists() == (model == "titans")
-    streamed = forecast("stream", out, stdin=table.read_text())
+    streamed = command("stream", out, stdin=table.read_text())
     assert streamed.returncode == 0, streamed.stderr
-    predicted = forecast("predict", out, table)
+    predicted = command("predict", out, table)
     assert predicted.returncode == 0, predicted.stderr
     header, *expected = (line.split(",") for line in predicted.stdout.splitlines())
     _, *found = (line.split(",") for line in streamed.stdout.splitlines())
@@ -175,17 +169,17 @@ def test_a_model_with_a_state_streams_what_predict_says(forecast, table, tmp_pat
     head, *lines = table.read_text().splitlines(keepends=True)
     new = tmp_path / "new.csv"
     new.write_text(head + "".join(lines[-7:]))
-    assert forecast("predict", out, new, "--history", table).stdout == predicted.stdout
-    again = json.loads(forecast("evaluate", out, "--json").stdout)
+    assert command("predict", out, new, "--history", table).stdout == predicted.stdout
+    again = json.loads(command("evaluate", out, "--json").stdout)
     assert again["metrics"]["test"]["mse"] == pytest.approx(document["metrics"]["test"]["mse"])
-    cold = json.loads(forecast("evaluate", out, "--cold", "--json").stdout)
+    cold = json.loads(command("evaluate", out, "--cold", "--json").stdout)
     assert cold["metrics"]["test"]["windows"] == again["metrics"]["test"]["windows"]
     assert cold["metrics"]["test"]["mse"] != pytest.approx(again["metrics"]["test"]["mse"], 1e-3)
 
 
-def test_a_deep_memory_is_trained_and_streamed_by_a_setting(forecast, table, tmp_path):
+def test_a_deep_memory_is_trained_and_streamed_by_a_setting(command, table, tmp_path):
     out = tmp_path / "artefact"
-    trained = forecast(
+    trained = command(
         "train", table, "--model", "titans", "--lookback", 48, "--horizon", 6,
         "--set", "model.memory=deep", "--set", "model.width=8", "--set", "model.heads=2",
         "--set", "model.segment=128", "--set", "train.epochs=1", "--out", out, "--json",
@@ -194,6 +188,6 @@ def test_a_deep_memory_is_trained_and_streamed_by_a_setting(forecast, table, tmp
     (block,) = json.loads(trained.stdout)["metrics"]["memory"]
     assert 0 < block["surprise"] < 2
     assert 1 <= block["key_rank"] <= block["key_width"] == 4
-    streamed = forecast("stream", out, stdin=table.read_text())
+    streamed = command("stream", out, stdin=table.read_text())
     assert streamed.returncode == 0, streamed.stderr
     assert len(streamed.stdout.splitlines()) == 1 + 6 * (len(table.read_text().splitlines()) - 1)

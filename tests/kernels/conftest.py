@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -26,6 +27,56 @@ class Resources(NamedTuple):
     registers: int
     spilled: int
     shared: int
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs Triton's interpreter, but in the process that has it."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return
+    needing = [item for item in items if item.get_closest_marker("interpreter")]
+    config.hook.pytest_deselected(items=needing)
+    items[:] = [item for item in items if item not in needing]
+
+
+# Of the compute capabilities one by default, all three with the slow tests.
+@pytest.fixture(
+    params=[
+        pytest.param(80, marks=pytest.mark.slow), 90, pytest.param(100, marks=pytest.mark.slow)
+    ]
+)  # fmt: skip
+def capability(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def hold_to_table(capability: int) -> Callable[[Path, str, dict[str, list[int]]], None]:
+    """Give a function that holds registers and shared memory to what a table says of this GPU.
+
+    `UPDATE_RESOURCES=1` writes them into the table instead, for a change that is meant.
+    """
+    import triton
+
+    def hold(path: Path, case: str, found: dict[str, list[int]]) -> None:
+        table = json.loads(path.read_text()) if path.exists() else {}
+        if os.environ.get("UPDATE_RESOURCES"):
+            others = {
+                name: used
+                for name, used in table.get(case, {}).items()
+                if not name.endswith(f", {capability}")
+            }
+            table |= {"triton": triton.__version__, case: others | found}
+            path.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
+        if triton.__version__ != table["triton"]:
+            pytest.skip(f"the table is of Triton {table['triton']}; the limits above were held")
+        stated = {
+            name: used for name, used in table[case].items() if name.endswith(f", {capability}")
+        }
+        assert found.keys() == stated.keys()
+        for name, used in found.items():
+            for now, before in zip(used, stated[name], strict=True):
+                assert now <= 1.1 * before, f"{name}: {used}, in the table {stated[name]}"
+
+    return hold
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ MASKS = {
 }
 
 
+pytestmark = pytest.mark.interpreter
+
+
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     """Fill what the kernels are to write with NaN."""
@@ -44,20 +47,32 @@ def tensors(queries, keys, width=16, heads=1, dtype=torch.float32):
     return drawn
 
 
-@pytest.mark.parametrize("mask", MASKS)
-def test_attention(mask):
-    for queries, keys in SIZES:
-        options = {key: value for key, value in MASKS[mask].items() if key != "padded"}
-        if "padded" in MASKS[mask]:
-            hidden = torch.rand(2, keys, generator=torch.Generator().manual_seed(keys)) < 0.5
-            hidden[0] = True  # the first sample's queries see nothing at all
-            options["key_padding"] = hidden
-        trial, exact = (
-            functools.partial(attention, backend=backend, **options)
-            for backend in ("triton", "reference")
+def every_size(*cases, whole):
+    """Pair cases with sizes: all of them for the cases of `whole`, else a few; the rest is slow."""
+    few = ((4, 4), (65, 130))
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            *size,
+            marks=[] if case in whole or size in few else [pytest.mark.slow],
         )
-        reason = dispatch.disagreement(trial, exact, tensors(queries, keys), 1e-5)
-        assert reason == "", (queries, keys)
+        for case in cases
+        for size in SIZES
+    ]
+
+
+@pytest.mark.parametrize(("mask", "queries", "keys"), every_size(*MASKS, whole=("all",)))
+def test_attention(mask, queries, keys):
+    options = {key: value for key, value in MASKS[mask].items() if key != "padded"}
+    if "padded" in MASKS[mask]:
+        hidden = torch.rand(2, keys, generator=torch.Generator().manual_seed(keys)) < 0.5
+        hidden[0] = True  # the first sample's queries see nothing at all
+        options["key_padding"] = hidden
+    trial, exact = (
+        functools.partial(attention, backend=backend, **options)
+        for backend in ("triton", "reference")
+    )
+    assert dispatch.disagreement(trial, exact, tensors(queries, keys), 1e-5) == ""
 
 
 @pytest.mark.parametrize(
@@ -84,30 +99,30 @@ def test_two_runs_agree_bit_for_bit():
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("mode", ["exact", "shared"])
-def test_measure(mode, causal):
-    for queries, keys in SIZES:
-        if causal and queries != keys:
-            continue
-        q, k, _ = tensors(queries, keys, heads=2)
-        sample = draw(mode, queries, keys, 5, torch.Generator().manual_seed(1))
-        exact = reference.measure(q.double(), k.double(), sample=sample, causal=causal)
-        found = form.measure(q, k, sample=sample, causal=causal)
-        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(("mode", "queries", "keys"), every_size("exact", "shared", whole=()))
+def test_measure(mode, causal, queries, keys):
+    if causal:
+        queries = keys  # a causal measure is one of a square
+    q, k, _ = tensors(queries, keys, heads=2)
+    sample = draw(mode, queries, keys, 5, torch.Generator().manual_seed(1))
+    exact = reference.measure(q.double(), k.double(), sample=sample, causal=causal)
+    found = form.measure(q, k, sample=sample, causal=causal)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_active_and_lazy_rows(causal):
-    for queries, keys in (*SIZES, (130, 64)):
-        if causal and queries != keys:
-            continue
-        rows = reference.select(torch.rand(2, 2, queries), min(queries, 40))
-        trial, exact = (
-            functools.partial(module.attend, rows=rows, causal=causal, dropout=0.0)
-            for module in (form, reference)
-        )
-        reason = dispatch.disagreement(trial, exact, tensors(queries, keys, heads=2), 1e-5)
-        assert reason == "", (queries, keys)
+@pytest.mark.parametrize(
+    ("causal", "queries", "keys"),
+    [*every_size(False, True, whole=()), (False, 130, 64)],
+)
+def test_active_and_lazy_rows(causal, queries, keys):
+    if causal:
+        queries = keys
+    rows = reference.select(torch.rand(2, 2, queries), min(queries, 40))
+    trial, exact = (
+        functools.partial(module.attend, rows=rows, causal=causal, dropout=0.0)
+        for module in (form, reference)
+    )
+    assert dispatch.disagreement(trial, exact, tensors(queries, keys, heads=2), 1e-5) == ""
 
 
 def test_the_facade_runs_the_kernels():

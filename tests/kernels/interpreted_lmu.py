@@ -1,4 +1,4 @@
-"""The scan of the Legendre memory in Triton; `test_lmu.py` runs this file in the interpreter."""
+"""The scan of the Legendre memory in Triton; `test_interpreter.py` runs this file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from forecast.kernels import dispatch, lmu
 from forecast.kernels.lmu import chunk, memory
 from forecast.kernels.lmu import triton as form
+
+pytestmark = pytest.mark.interpreter
 
 
 @pytest.fixture(autouse=True)

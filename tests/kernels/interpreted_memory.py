@@ -1,4 +1,4 @@
-"""The scan of the learning memory in Triton; `test_memory.py` runs this file in the interpreter."""
+"""The scan of the learning memory in Triton; `test_interpreter.py` runs this file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from forecast.kernels import dispatch, neural_memory
 from forecast.kernels.neural_memory import Gates, State, gates, unit
+
+pytestmark = pytest.mark.interpreter
 
 
 @pytest.fixture(autouse=True)
@@ -28,28 +30,41 @@ def surrounded(generator, *shape):
     return inner.view(shape)
 
 
-@pytest.mark.parametrize("gradient", ["exact", "none"])
-@pytest.mark.parametrize("momentum", [True, False])
-def test_values_and_gradients_equal_the_reference(momentum, gradient):
+CASES = ((1, 16, 16), (4, 5, 7), (63, 16, 8), (64, 24, 16), (65, 16, 16), (130, 20, 33))
+
+
+# Every case with the momentum and the exact gradient, two of them with less; the rest is slow.
+@pytest.mark.parametrize(
+    ("momentum", "gradient", "tokens", "width", "values"),
+    [
+        pytest.param(
+            momentum, gradient, *case,
+            marks=[]
+            if (momentum and gradient == "exact") or case in (CASES[1], CASES[4])
+            else [pytest.mark.slow],
+        )
+        for momentum in (True, False)
+        for gradient in ("exact", "none")
+        for case in CASES
+    ],
+)  # fmt: skip
+def test_values_and_gradients_equal_the_reference(momentum, gradient, tokens, width, values):
     generator = torch.Generator().manual_seed(0)
-    cases = [(1, 16, 16), (4, 5, 7), (63, 16, 8), (64, 24, 16), (65, 16, 16), (130, 20, 33)]
-    for tokens, width, values in cases:
-        shapes = 2 * [(tokens, width)] + [(tokens, values)] + 3 * [(tokens,)]
-        shapes += 2 * [(width, values)]
-        inputs = [surrounded(generator, 1, 2, *shape) for shape in shapes]
+    shapes = 2 * [(tokens, width)] + [(tokens, values)] + 3 * [(tokens,)]
+    shapes += 2 * [(width, values)]
+    inputs = [surrounded(generator, 1, 2, *shape) for shape in shapes]
 
-        def run(backend, q, k, v, write, forget, move, held, surprise):
-            gate = Gates(*gates(write, forget, move if momentum else None))
-            state = State(held, surprise if momentum else None)
-            answer, after = neural_memory.memory(
-                unit(q), unit(k), v, gate, state, gradient=gradient, backend=backend
-            )
-            found = torch.cat([answer, after.memory], 2)
-            return found + 0.0 * (move.sum() + surprise.sum() + k.sum())
+    def run(backend, q, k, v, write, forget, move, held, surprise):
+        gate = Gates(*gates(write, forget, move if momentum else None))
+        state = State(held, surprise if momentum else None)
+        answer, after = neural_memory.memory(
+            unit(q), unit(k), v, gate, state, gradient=gradient, backend=backend
+        )
+        found = torch.cat([answer, after.memory], 2)
+        return found + 0.0 * (move.sum() + surprise.sum() + k.sum())
 
-        trial, exact = (functools.partial(run, backend) for backend in ("triton", "reference"))
-        found = dispatch.disagreement(trial, exact, inputs, 1e-5)
-        assert found == "", (tokens, width, values)
+    trial, exact = (functools.partial(run, backend) for backend in ("triton", "reference"))
+    assert dispatch.disagreement(trial, exact, inputs, 1e-5) == ""
 
 
 def test_the_self_check_passes():

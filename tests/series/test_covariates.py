@@ -326,3 +326,29 @@ def test_a_new_series_has_its_covariates_scaled_by_its_context_alone(tmp_path, m
     changed = new.with_columns(x=pl.when(early).then(1e6).otherwise("x"))
     expected = predict.predict(forecaster, new)
     assert predict.predict(forecaster, changed).equals(expected)
+
+
+def test_one_part_that_fails_does_not_stop_the_rest(train, tmp_path):
+    forecaster = train(panel(), "ridge", **DECLARED)
+    whole, out = behind(panel()), tmp_path / "out.csv"
+    forecast.predict(forecaster, whole).write_csv(tmp_path / "expected.csv")
+    expected = pl.read_csv(tmp_path / "expected.csv")
+    closed = whole.filter(pl.col("y").is_not_null() | (pl.col("unique_id") == "a"))
+    renamed = whole.with_columns(
+        shop=pl.when(pl.col("unique_id") == "b").then(pl.lit("huge")).otherwise("shop")
+    )
+    for frame, reason in ((closed, "no value for"), (renamed, "'huge' is new to the model")):
+        frame.write_csv(tmp_path / "in.csv")
+        done = forecast.predict_files(forecaster, tmp_path / "in.csv", out)
+        assert reason in done.lacking
+        assert "b: " in done.lacking
+        assert done.summary["written"][0]["skipped"] == ["b"]
+        assert pl.read_csv(out).equals(expected.filter(pl.col("unique_id") == "a"))
+    # inputs stay what they are, whatever the output is called
+    for options in ({"history": str(tmp_path / "in.csv")}, {"future": str(tmp_path / "in.csv")}):
+        before = (tmp_path / "in.csv").read_bytes()
+        with pytest.raises(UsageError, match="would overwrite the input"):
+            forecast.predict_files(
+                forecaster, tmp_path / "expected.csv", tmp_path / "in.csv", **options
+            )
+        assert (tmp_path / "in.csv").read_bytes() == before

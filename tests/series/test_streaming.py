@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 import forecast
 from forecast.batch import SeriesBatch, Spec
-from forecast.errors import DataError, UsageError
+from forecast.errors import DataError, ForecastError, NotFoundError, UsageError
 from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
 from forecast.models.titans.model import Titans, TitansConfig
@@ -22,6 +23,8 @@ from forecast.series import predict
 from forecast.series.forecaster import Forecaster
 from forecast.series.scaling import Scaler
 from forecast.series.stream import Streamer, pump
+from forecast.series.stream.rows import RowReader
+from forecast.series.stream.run import run_stream
 from forecast.tables.layout import Layout
 
 TIME = "%Y-%m-%d %H:%M:%S"
@@ -404,3 +407,84 @@ def test_frames_round_trip_through_polars():
     frame = pl.read_csv(io.StringIO("issued,unique_id,ds,y,cold\n" + "\n".join(lines)))
     assert frame.schema["y"] == pl.Float64
     assert frame.schema["cold"] == pl.Boolean
+
+
+BAD = (
+    "p,soon,1\n",
+    "p,2024-03-01 05:30:00,1\n",
+    "p,2034-03-01 00:00:00,1\n",
+    "p,2024-03-01 06:00:00,much\n",
+    "p\n",
+    'p,"never closed\n',
+    "p," + "9" * 200_000 + ",1\n",
+    "\x00\n",
+)
+
+
+def test_bad_rows_are_left_out_and_all_else_is_as_without_them(tmp_path):
+    made, good = forecaster(), long_rows(range(10))
+    mixed = [line for row in zip(good, itertools.cycle(BAD), strict=False) for line in row]
+    expected = run(made, good)[0]
+    for sizes in ((), itertools.repeat(97)):
+        out, aside = io.BytesIO(), tmp_path / f"bad{len(list(tmp_path.iterdir()))}.csv"
+        source = Chunked("unique_id,ds,y\n" + "".join(mixed), sizes)
+        done = run_stream(made, source, out.write, bad_rows=str(aside))
+        assert out.getvalue().decode().splitlines()[1:] == expected
+        kept = pl.read_csv(aside, infer_schema=False)
+        # each bad row once, with its line, though some were found after those behind them
+        assert sorted(map(int, kept["row"])) == list(range(3, 3 + 2 * len(good), 2))
+        assert done.bad == kept.height == len(good)
+        assert kept["reason"].str.len_chars().min() > 10
+
+
+def test_without_leave_one_bad_row_ends_a_stream_and_says_how_to_go_on(tmp_path):
+    made = forecaster()
+    with pytest.raises(DataError, match="frequency h"):
+        run(made, [*long_rows(range(3)), BAD[1]])
+    with pytest.raises(DataError, match=r"cannot be read|JSON"):
+        run(made, ['{"unique_id": "p", "ds": "2024-03-01 00:00:00", "y": "\\ud800"}\n'], header="")
+
+
+def test_whatever_ends_a_stream_the_state_is_that_of_what_was_written(tmp_path, monkeypatch):
+    made, state, out = forecaster(), tmp_path / "state", io.BytesIO()
+    rows = long_rows(range(10))
+    calls = itertools.count()
+    read = RowReader.read
+
+    def failing(self, lines):
+        if next(calls) == 5:
+            raise RuntimeError("a fault of the program")
+        return read(self, lines)
+
+    monkeypatch.setattr(RowReader, "read", failing)
+    text = "unique_id,ds,y\n" + "".join(rows)
+    with pytest.raises(RuntimeError):
+        run_stream(made, Chunked(text, itertools.repeat(64)), out.write, state=state)
+    monkeypatch.undo()
+    again = io.BytesIO()
+    run_stream(made, Chunked(text, ()), again.write, state=state)
+    first, second = (one.getvalue().decode().splitlines()[1:] for one in (out, again))
+    assert len(first) > 0
+    assert sorted(first + second) == sorted(run(made, rows)[0])
+
+
+def test_carriage_returns_alone_end_lines_too():
+    made, rows = wide(), wide_rows(range(4))
+    text = ("date,a,b\n" + "".join(rows)).replace("\n", "\r")
+    found = io.BytesIO()
+    pump(Streamer(made), Chunked(text, ()), found.write)
+    assert found.getvalue().decode().splitlines()[1:] == run(made, rows, "date,a,b\n")[0]
+
+
+def test_one_state_has_one_stream(tmp_path):
+    made, state = forecaster(), tmp_path / "state"
+
+    class Second:
+        def read1(self, size):
+            with pytest.raises(ForecastError, match="Another process is using the state"):
+                run_stream(made, Chunked("", ()), bytes, state=state)
+            return b""
+
+    run_stream(made, Second(), bytes, state=state)
+    with pytest.raises(NotFoundError, match="There is no folder"):
+        run_stream(made, Chunked("", ()), bytes, state=tmp_path / "nowhere" / "state")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -61,36 +62,49 @@ def weights(folder):
     return load_file(Path(folder) / "weights.safetensors")
 
 
+def train(table, folder, processes, precision, *more):
+    """Train for two epochs and return the weights."""
+    done = subprocess.run(
+        command(table, processes, "--set", "train.epochs=2", *more, "--out", str(folder / "out")),
+        env=environment(folder / "home", precision), capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # One process speaks for all.
+    assert done.stdout.count("MLflow run") == 1
+    return weights(folder / "out")
+
+
+@pytest.fixture(scope="module")
+def alone(table, tmp_path_factory):
+    """Return a function that trains in one process, once for each precision."""
+    return functools.cache(
+        lambda precision: train(table, tmp_path_factory.mktemp("alone"), 1, precision)
+    )
+
+
 # In bf16 a gradient is rounded to 8 bits within each share, and where it is near 0 Adam makes a
 # step of that rounding: at most one step of the learning rate (1e-4) lies between them.
 @pytest.mark.parametrize(
-    ("precision", "apart"), [("fp32", 1e-6), pytest.param("bf16", 1e-4, marks=pytest.mark.bf16)]
+    ("precision", "apart"),
+    [
+        ("fp32", 1e-6),
+        pytest.param("bf16", 1e-4, marks=[pytest.mark.bf16, pytest.mark.slow]),
+    ],
 )
-def test_two_processes_give_the_weights_of_one(table, tmp_path, precision, apart):
-    found = {}
-    for name, processes, more in (
-        ("alone", 1, []), ("whole", 2, []), ("parts", 2, ["--set", "train.shard=true"]),
-    ):  # fmt: skip
-        out = tmp_path / name
-        done = subprocess.run(
-            command(table, processes, "--set", "train.epochs=2", *more, "--out", str(out)),
-            env=environment(tmp_path / "home", precision), capture_output=True, text=True,
-            timeout=240, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        # One process speaks for all.
-        assert done.stdout.count("MLflow run") == 1
-        found[name] = weights(out)
-    for way in ("whole", "parts"):
-        for name, weight in found["alone"].items():
-            difference = (weight - found[way][name]).abs()
-            if name.endswith("project_key_value.bias"):
-                # Attention does not see what is added to all keys alike: the gradient of the keys'
-                # half is rounding alone, and Adam makes steps of it whatever its size.
-                difference = difference[len(difference) // 2 :]
-            assert difference.max() <= apart, (way, name)
+@pytest.mark.parametrize("shard", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_two_processes_give_the_weights_of_one(table, alone, tmp_path, shard, precision, apart):
+    found = train(table, tmp_path, 2, precision, "--set", f"train.shard={shard}")
+    for name, weight in alone(precision).items():
+        difference = (weight - found[name]).abs()
+        if name.endswith("project_key_value.bias"):
+            # Attention does not see what is added to all keys alike: the gradient of the keys'
+            # half is rounding alone, and Adam makes steps of it whatever its size.
+            difference = difference[len(difference) // 2 :]
+        assert difference.max() <= apart, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shard", "saved"), [("false", "last step"), ("true", "last checkpoint")])
 def test_the_death_of_one_process_ends_all_and_the_run_goes_on(table, tmp_path, shard, saved):
     home = tmp_path / "home"

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import forecast
-from forecast.errors import UsageError
+from forecast.errors import Failure, UsageError
 from forecast.series.bulk import sources, tails
 from forecast.series.bulk.job import Job, Report, aligned, digest
 from forecast.series.bulk.output import Output, open_output, safe
-from forecast.series.bulk.pieces import Failure
 from forecast.series.bulk.sources import Reading, Source
 from forecast.series.forecaster import Forecaster
 from forecast.tables.layout import Layout

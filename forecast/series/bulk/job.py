@@ -17,11 +17,10 @@ import torch
 
 import forecast
 from forecast.device import choose_device
-from forecast.errors import DataError
+from forecast.errors import DataError, Failure
 from forecast.models import building
 from forecast.series import predict
 from forecast.series.bulk.output import Output, Part
-from forecast.series.bulk.pieces import Failure
 from forecast.series.bulk.tails import Tails
 from forecast.series.forecaster import Forecaster
 from forecast.tables import reading

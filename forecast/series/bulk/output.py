@@ -23,8 +23,7 @@ from typing import Any
 import polars as pl
 
 from forecast import atomic
-from forecast.errors import DataError, NotFoundError, UsageError
-from forecast.series.bulk.pieces import Failure
+from forecast.errors import DataError, Failure, NotFoundError, UsageError
 from forecast.tables.layout import SUFFIXES, Layout, write_table
 
 MANIFEST, FAILED = "manifest.json", "failed.csv"

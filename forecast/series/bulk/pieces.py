@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from forecast.errors import DataError
+from forecast.errors import DataError, Failure
 from forecast.series.bulk.sources import Reading
 from forecast.tables import times as timestamps
 from forecast.tables.columns import number_series
@@ -23,20 +23,6 @@ from forecast.tables.numbers import read_numbers
 UNREADABLE = int(np.iinfo(np.int64).min)
 # So many different times of one piece that cannot be read are no slips.
 _MOST_SLIPS = 1_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """Say why a series has no forecast, and what to do."""
-
-    id: str
-    reason: str
-    hint: str = ""
-
-    @staticmethod
-    def of(name: str, error: DataError) -> Failure:
-        """Say it in the words of an error."""
-        return Failure(id=name, reason=error.message, hint=error.hint)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

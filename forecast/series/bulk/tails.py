@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from forecast.errors import DataError
-from forecast.series.bulk.pieces import Failure, Piece, Rows, mixed, understand
+from forecast.errors import DataError, Failure
+from forecast.series.bulk.pieces import Piece, Rows, mixed, understand
 from forecast.series.bulk.sources import Reading, Source
 from forecast.tables import times
 from forecast.tables.dialect import Cells

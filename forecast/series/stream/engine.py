@@ -6,8 +6,8 @@ Letters: S series, B batch, H horizon, C variates, n rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -64,6 +64,10 @@ class Counts:
     replayed: int = 0
     new_series: int = 0
 
+    def named(self) -> list[tuple[str, int]]:
+        """Return each count with its name."""
+        return list(asdict(self).items())
+
 
 class Streamer:
     """Carry the state of many series, take their rows in and forecast.
@@ -76,6 +80,8 @@ class Streamer:
         horizon: steps to forecast, at most those of the model; None for all.
         gap: what stands in for missing rows: the last values, nothing, or an error.
         device: where to run.
+        leave_out: takes the errors of rows that cannot be taken in, which are left out; without it
+            the first one ends a `push`.
     """
 
     def __init__(
@@ -86,7 +92,9 @@ class Streamer:
         horizon: int | None = None,
         gap: Gap = "hold",
         device: str = "auto",
+        leave_out: Callable[[DataError], object] | None = None,
     ) -> None:
+        self._leave_out = leave_out
         spec = forecaster.spec
         if horizon is not None and horizon > spec.horizon:
             raise UsageError(
@@ -185,7 +193,12 @@ class Streamer:
         ahead = np.where(begun, ordinals - book.ordinal[series], 1)
         replayed = (ahead <= 0) & (ordinals <= book.resumed[series])
         taken = ahead > 0
-        self._check(series[taken], rows, wave[taken], ahead[taken], begun[taken])
+        faults = self._faults(series, rows, wave, ahead, begun & taken)
+        if faults and self._leave_out is None:
+            raise next(iter(faults.values()))
+        for place, fault in faults.items():
+            cast(Callable[[DataError], object], self._leave_out)(fault)
+            taken[place] = False
         counts.replayed += int(replayed.sum())
         counts.duplicates += int(((ahead == 0) & ~replayed).sum())
         counts.late += int(((ahead < 0) & ~replayed).sum())
@@ -294,16 +307,21 @@ class Streamer:
             cold=cold[order],
         )
 
-    def _check(
+    def _faults(
         self,
         series: np.ndarray,
         rows: Rows,
         wave: np.ndarray,
         ahead: np.ndarray,
         begun: np.ndarray,
-    ) -> None:
-        """Refuse rows off the grid of their series, and gaps that are too long or not allowed."""
+    ) -> dict[int, DataError]:
+        """Find rows off the grid of their series, and gaps that are too long or not allowed.
+
+        Returns:
+            The error of each such row, by its place in the wave, in the order of the lines.
+        """
         off = begun & (rows.phases[wave] != self._store.book.phase[series])
+        found: dict[int, DataError] = {}
         for wrong, what in (
             (off, f"is off the grid of frequency {self.forecaster.spec.frequency} so far"),
             (ahead > _LONGEST_GAP, f"comes more than {_LONGEST_GAP:,} rows after the last one"),
@@ -312,16 +330,19 @@ class Streamer:
                 "does not follow on the last one, and --gap refuse allows no gap",
             ),
         ):
-            if wrong.any():
-                row = int(wave[wrong.argmax()])
+            for place in np.flatnonzero(wrong & begun).tolist():
+                row = int(wave[place])
                 (time,) = self._times(rows.ordinals[row : row + 1], rows.phases[row : row + 1])
                 name = f" of series {rows.ids[row]!r}" if rows.ids[row] else ""
-                raise DataError(
+                error = DataError(
                     f"The time {formats.shown(time)}{name} {what}.",
-                    hint="Mend the row or take it out; the rows before it are taken in.",
+                    hint="Mend the row or take it out; the rows before it are taken in. "
+                    "--bad-rows skip goes on without such rows.",
                     file="standard input",
                     row=int(rows.lines[row]),
                 )
+                found.setdefault(place, error)
+        return dict(sorted(found.items(), key=lambda one: int(rows.lines[wave[one[0]]])))
 
 
 class _Wave(NamedTuple):

@@ -14,9 +14,11 @@ import numpy as np
 
 from forecast.errors import DataError
 from forecast.series.stream.engine import Streamer
-from forecast.series.stream.rows import RowReader, RowWriter
+from forecast.series.stream.rows import RowReader, Rows, RowWriter
 
 _READ = 1 << 16
+# A row of more bytes is none; without an end of line memory would be filled with it.
+_LONGEST_LINE = 1 << 24
 
 
 class Source(Protocol):
@@ -34,6 +36,7 @@ def pump(
     *,
     state: Path | None = None,
     save_every: int = 10_000,
+    leave_out: Callable[[bytes, DataError], object] | None = None,
 ) -> int | None:
     """Take rows in as they come, and write their forecasts.
 
@@ -46,6 +49,8 @@ def pump(
         write: writes bytes and flushes them.
         state: the file to save to: at the end, at a signal, at a bad row, and in between.
         save_every: rows between two times of saving.
+        leave_out: takes each line that cannot be read, with the reason, and the stream goes on;
+            without it the first one ends the stream.
 
     Returns:
         The signal that ended it; None at the end of the rows.
@@ -59,45 +64,75 @@ def pump(
     )
     writer = RowWriter(layout=forecaster.layout, columns=forecaster.columns)
     unsaved = 0
+    # Whether the state is that of what was written; in between it is ahead.
+    even = True
 
     def save() -> None:
         nonlocal unsaved
-        if state:
+        if state and even:
             streamer.save(state)
         unsaved = 0
 
-    def feed(lines: list[bytes]) -> DataError | None:
-        nonlocal unsaved
-        rows, error = reader.read(lines)
+    def take(rows: Rows) -> DataError | None:
+        nonlocal unsaved, even
         first = 0
         while first < len(rows):
             some = rows.take(np.arange(first, min(first + save_every - unsaved, len(rows))))
+            even = False
             issued, problem = streamer.push(some)
             if len(issued.ids):
                 write(writer.text(issued, json=bool(reader.json)))
+            even = True
             first, unsaved = first + len(some), unsaved + len(some)
             if problem:
                 return problem
             if unsaved >= save_every:
                 save()
-        return error
+        return None
+
+    def feed(lines: list[bytes]) -> DataError | None:
+        while True:
+            begun = reader.line
+            rows, error = reader.read(lines)
+            problem = take(rows)
+            # Without a header there is nothing to read the other lines by.
+            if problem or error is None or leave_out is None or reader.json is None:
+                return problem or error
+            bad = (error.row or begun + 1) - begun
+            leave_out(lines[bad - 1], error)
+            reader.line, lines = begun + bad, lines[bad:]
 
     with _signals() as waiting:
-        rest, error = b"", None
-        while error is None and waiting.signal is None:
-            ready = waiting.read(source)
-            if ready is None:
-                break
-            *lines, rest = (rest + ready).split(b"\n")
-            if not ready:
-                lines, rest = [rest], b""
-            error = feed(lines)
-            if not ready:
-                break
-        save()
+        rest, ending, error = b"", b"", None
+        try:
+            while error is None and waiting.signal is None:
+                ready = waiting.read(source)
+                if ready is None:
+                    break
+                text = rest + ready
+                ending = ending or _ending(text)
+                *lines, rest = text.split(ending or b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    lines, rest = [*lines, rest], b""
+                if not ready:
+                    lines, rest = [rest], b""
+                error = feed(lines)
+                if not ready:
+                    break
+        finally:
+            # Whatever ended it: what was written was seen, and is not to be issued again.
+            save()
     if error:
         raise error
     return waiting.signal
+
+
+def _ending(text: bytes) -> bytes:
+    """Find what ends a line: a line feed, or a carriage return alone; nothing while unknown."""
+    feed, back = text.find(b"\n"), text.find(b"\r")
+    if 0 <= back < len(text) - 1 and (feed < 0 or back < feed - 1):
+        return b"\r"
+    return b"\n" if feed >= 0 else b""
 
 
 class _Waiting:

@@ -89,7 +89,8 @@ class RowReader:
         """Read complete lines; blank ones are no rows.
 
         Returns:
-            The rows up to the first that cannot be read, and the error that it is.
+            The rows up to the first that cannot be read, and the error that it is; its `row` is
+            the number of the line, also where more than one is wrong with it.
         """
         numbered = [
             (number, line) for number, line in enumerate(lines, self.line + 1) if line.strip()
@@ -105,6 +106,21 @@ class RowReader:
             except DataError as error:
                 first = error
                 numbered = [row for row in numbered if error.row and row[0] < error.row]
+            except Exception as error:  # noqa: BLE001 - a hostile line is no fault of the program
+                first = self._unread(numbered, error)
+                numbered = [row for row in numbered if first.row and row[0] < first.row]
+
+    def _unread(self, numbered: Sequence[tuple[int, bytes]], error: Exception) -> DataError:
+        """Find the first line that a parser gave up on."""
+        for number, line in numbered:
+            try:
+                self._parse([(number, line)])
+            except DataError as own:
+                return own
+            except Exception as own:  # noqa: BLE001 - as above
+                return self._error(number, f"The row cannot be read: {own}.")
+        number = numbered[0][0] if numbered else self.line
+        return self._error(number, f"The rows from here on cannot be read: {error}.")
 
     def _begin(self, number: int, line: bytes) -> None:
         if line.lstrip().startswith(b"{"):
