@@ -36,7 +36,7 @@ _GATHER = 1_024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoConfig:
-    """Say that a model has nothing to set."""
+    """Config of a model without options."""
 
 
 class _ClosedForm(nn.Module):
@@ -135,7 +135,7 @@ class Ridge(_ClosedForm):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Moments:
-    """Hold the sums that both a least-squares fit and its error need; no window is kept.
+    """Sums that both a least-squares fit and its error need; no window is kept.
 
     `inputs` is X^T X of all rows, and `without[h]` the share of it that rows with a missing target
     at step h would add: the equations of step h are those of `inputs` less that.

@@ -33,7 +33,7 @@ class GridRuleConfig:
 
 
 def rule_names(spec: GridSpec) -> tuple[str, ...]:
-    """Name the simple forecasts that a task has, in the order of `rules`."""
+    """Return the names of the simple forecasts of a task, in the order of `rules`."""
     offsets = tuple(f"{name}-offset" for name in spec.references)
     return ("persistence", *spec.references, *offsets)
 

@@ -303,7 +303,7 @@ class Informer(nn.Module):
         return forecast_error(self(batch), batch)
 
     def get_extra_state(self) -> Tensor:
-        """Give the state of the generator that draws keys."""
+        """Return the state of the generator that draws keys."""
         return self.generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:

@@ -26,7 +26,7 @@ _STATE, _LOCK = "run.json", ".lock"
 
 @dataclass(kw_only=True, slots=True)
 class RunFolder:
-    """Hold the folder of a run.
+    """The folder of a run.
 
     Attributes:
         folder: the folder.

@@ -40,7 +40,7 @@ from forecast.training.loop import Fitted, Interrupted, Silence, Watcher, fit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """Say what a run left behind.
+    """Result of a training run.
 
     Attributes:
         artefact: folder of the trained forecaster.

@@ -24,7 +24,7 @@ from forecast.training.optimizer import Adam
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
-    """Say how far a training has come.
+    """Progress of a training.
 
     Attributes:
         epoch: epochs finished.
@@ -91,7 +91,7 @@ class Checkpoint:
     def restore(
         self, model: nn.Module, optimizer: Adam, team: Team
     ) -> tuple[Progress, dict[str, Tensor]] | None:
-        """Put model, optimizer and random generator back, if there is a checkpoint.
+        """Restore model, optimizer and random generator, if there is a checkpoint.
 
         Returns:
             The progress and the best weights so far, or None without a checkpoint.

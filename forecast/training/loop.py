@@ -48,19 +48,19 @@ class Interrupted(ForecastError):  # noqa: N818 - it is no error of the run
 
 
 class Watcher(Protocol):
-    """Be told how a training goes; every method may do nothing."""
+    """Callbacks of a training; every method may do nothing."""
 
     def begin(self, epochs: int, steps: int) -> None:
-        """Hear the number of epochs and of steps in each."""
+        """Take the number of epochs and of steps in each, at the start."""
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """Hear, a few times a second, how many steps of an epoch are done and its loss so far."""
+        """Take the steps done of an epoch and its loss so far, a few times a second."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Hear the figures of a finished epoch."""
+        """Take the figures of a finished epoch."""
 
     def notice(self, text: str) -> None:
-        """Hear a sentence that the user should read."""
+        """Take a sentence that the user should read."""
 
 
 class Silence:
@@ -81,7 +81,7 @@ class Silence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fitted:
-    """Say how a training ended; the model holds the weights of the best epoch."""
+    """Result of a training; the model holds the weights of the best epoch."""
 
     best_epoch: int
     best_loss: float

@@ -21,7 +21,7 @@ _EPSILON = 1e-8
 
 
 class Adam:
-    """Hold the moments of each parameter, and step.
+    """Adam: the moments of each parameter, and its step.
 
     Of a parameter that several processes hold in parts, each moves its own, by its own moments.
 
@@ -90,7 +90,7 @@ class Adam:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give the state as named tensors."""
+        """Return the state as named tensors."""
         return {
             f"{number}.{name}": value
             for name, values in self._slots().items()
