@@ -72,7 +72,7 @@ class Block(nn.Module):
 
     @property
     def grid(self) -> int:
-        """Distance [tokens] that streams must be apart, or 0, to be run together."""
+        """Period [tokens] within which the positions of streams must agree to be run together."""
         memory = 1 if self.memory is None else self.memory.hold.grid
         return math.lcm(memory, self.window) if self.variant == "context" else memory
 
