@@ -170,7 +170,7 @@ class Task(Protocol):
         """Sentences for the user."""
         ...
 
-    def stated(self, **train: Any) -> Task:
+    def with_train(self, **train: Any) -> Task:
         """Return the task with fields of the recipe's training section set."""
         ...
 

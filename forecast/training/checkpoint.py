@@ -71,7 +71,7 @@ class Checkpoint:
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in best.items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.state_dict().items()}
-        tensors = team.collected(tensors)
+        tensors = team.gather(tensors)
         if team.rank:
             return
         tensors["random.cpu"] = torch.get_rng_state()
@@ -121,12 +121,12 @@ class Checkpoint:
                     hint="Resume with what it was started with, or train again without --resume.",
                 )
         own, moments = model.state_dict(), optimizer.state_dict()
-        model.load_state_dict(team.parted(_under("model.", tensors), own))
-        optimizer.load_state_dict(team.parted(_under("optimizer.", tensors), moments))
+        model.load_state_dict(team.shard(_under("model.", tensors), own))
+        optimizer.load_state_dict(team.shard(_under("optimizer.", tensors), moments))
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
-        return Progress(**stored), team.parted(_under("best.", tensors), own)
+        return Progress(**stored), team.shard(_under("best.", tensors), own)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -53,17 +53,15 @@ class Team(Protocol):
         """Divisor of gradients in the reduction, which losses are multiplied by."""
         ...
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """Return what is trained in place of a model."""
         ...
 
-    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bring the parts of tensors together in process 0; others may get nothing."""
         ...
 
-    def parted(
-        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take this process's part of each tensor, as it has one of another of that name."""
         ...
 
@@ -87,7 +85,7 @@ class Team(Protocol):
         """Add up the gradients over all processes, in place."""
         ...
 
-    def told(self, value: Item | None) -> Item:
+    def broadcast(self, value: Item | None) -> Item:
         """Return the value of process 0, in every process."""
         ...
 
@@ -97,17 +95,15 @@ class _Whole:
 
     whole, factor = True, 1.0
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """Train the model itself."""
         return model
 
-    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors, which are whole."""
         return dict(tensors)
 
-    def parted(
-        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors, which stay whole."""
         return dict(tensors)
 
@@ -135,7 +131,7 @@ class Alone(_Whole):
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Leave the gradients as they are."""
 
-    def told(self, value: Item | None) -> Item:
+    def broadcast(self, value: Item | None) -> Item:
         """Return the value."""
         return cast(Item, value)
 
@@ -191,7 +187,7 @@ class Processes(_Whole):
         if waiting:
             self._add(waiting)
 
-    def told(self, value: Item | None) -> Item:
+    def broadcast(self, value: Item | None) -> Item:
         """Return the value of process 0, in every process."""
         box: list[Any] = [value]
         self._guarded(lambda: distributed.broadcast_object_list(box, 0, device=self.device))
@@ -217,16 +213,16 @@ class Processes(_Whole):
         except (RuntimeError, OSError) as error:
             raise self.lost(error) from error
 
-    def lost(self, error: Exception) -> Lost:
+    def lost(self, error: Exception) -> PeerLost:
         """Return an error that says that a process is lost."""
-        return Lost(
+        return PeerLost(
             "Another process of this job has ended, and the training with it: "
             f"{str(error).splitlines()[0]}",
             hint=f"The run is saved up to its last {self.saved}: start it again with --resume.",
         )
 
 
-class Lost(ForecastError):  # noqa: N818 - it is no error of this process
+class PeerLost(ForecastError):  # noqa: N818 - it is no error of this process
     """Report that another process of the job has ended."""
 
 

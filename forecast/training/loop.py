@@ -25,7 +25,7 @@ from forecast.errors import ForecastError, UsageError
 from forecast.models.protocols import Validated
 from forecast.recipe import TrainSection
 from forecast.training.checkpoint import Checkpoint, Progress
-from forecast.training.distributed import Alone, Lost, Team
+from forecast.training.distributed import Alone, PeerLost, Team
 from forecast.training.optimizer import Adam, local
 
 # Windows in a batch of evaluation: the sums do not depend on it.
@@ -118,14 +118,14 @@ def fit(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; everything up to the last step is saved.
-        Lost: another process has ended; everything up to the last step is saved, or where each
+        PeerLost: another process has ended; everything up to the last step is saved, or where each
             had a part of the weights, up to the last checkpoint.
         UsageError: a loss or a weight is no longer finite, or memory ran out.
     """
     watcher, team = watcher or Silence(), team or Alone()
     device = train.device
     precision = choose_precision(section.precision, device)
-    given, model = model, team.spread(model)
+    given, model = model, team.wrap(model)
     optimizer = Adam(
         model.parameters(),
         weight_decay=section.weight_decay,
@@ -235,7 +235,7 @@ def fit(
             saved = time.monotonic()
             if float(team.total(torch.tensor(float(bool(pending)), device=device))):
                 raise Interrupted(pending[0] if pending else signal.SIGTERM)
-    if weights := team.collected(best):
+    if weights := team.gather(best):
         given.load_state_dict(weights)
     given.to(device).eval()
     assert progress.best_loss is not None
@@ -327,7 +327,7 @@ def _saved_when_lost(save: Callable[[], None] | None) -> Generator[None]:
     """
     try:
         yield
-    except Lost:
+    except PeerLost:
         if save:
             save()
         raise
@@ -351,7 +351,7 @@ def _signals() -> Generator[list[int]]:
     }
     try:
         yield pending
-    except Lost:
+    except PeerLost:
         # What started the processes now ends this one too; it shall tell why first.
         before[signal.SIGTERM] = signal.SIG_IGN
         raise

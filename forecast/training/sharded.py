@@ -41,7 +41,7 @@ class Shards(Processes):
         """Number of processes, since FSDP2 averages gradients."""
         return float(self.size)
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """Return a copy whose weights are sharded; the model itself stays in the CPU's memory."""
         mesh = init_device_mesh(self.device.type, (self.size,))
         parts = copy.deepcopy(model.to("cpu"))
@@ -61,7 +61,7 @@ class Shards(Processes):
                 register_fsdp_forward_method(parts, name)
         return parts.to(self.device)
 
-    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bring the parts of tensors together, one by one, in the CPU's memory of process 0."""
         found: dict[str, Tensor] = {}
         with self.guard():
@@ -71,9 +71,7 @@ class Shards(Processes):
                     found[name] = whole.cpu()
         return found
 
-    def parted(
-        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take this process's part of each tensor that another of its name is in parts of."""
         return {name: self._part(one, like.get(name)) for name, one in tensors.items()}
 

@@ -22,7 +22,7 @@ from forecast.kernels.attention import attention
 from forecast.layers import RMSNorm
 from forecast.layers.recomputed import recomputed
 from forecast.models.stateful.model import State
-from forecast.models.titans.memory_store import HOLDS, Kind
+from forecast.models.titans.memory_store import STORES, Kind
 
 Target = Literal["next", "self"]
 # Tokens, the last, of which everything is kept for the gradient: half a gigabyte at width 128.
@@ -109,7 +109,7 @@ class Memory(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.momentum, self.target = heads, momentum, target
-        self.hold = HOLDS[kind](heads, width // heads, backend=backend)
+        self.hold = STORES[kind](heads, width // heads, backend=backend)
         self.norm = RMSNorm(width)
         self.project = nn.Linear(width, 3 * width, bias=False)
         self.mix = nn.Parameter(torch.empty(_KERNEL, 3 * width))

@@ -17,7 +17,7 @@ from forecast.models.stateful.model import State
 Kind = Literal["linear", "deep"]
 
 
-class Linear(nn.Module):
+class LinearMemory(nn.Module):
     """Linear memory: a matrix from keys to values per head, M = V columns of a row per key column.
 
     Its state is zero where nothing has been read.
@@ -59,7 +59,7 @@ class Linear(nn.Module):
         return q @ held
 
 
-class Deep(nn.Module):
+class DeepMemory(nn.Module):
     """Deep memory: two layers from keys to values per head, twice as wide between them.
 
     The state is what was learned besides the first weights, which are trained: zero where nothing
@@ -123,4 +123,4 @@ def _packed(layers: kernel.Layers) -> Float[Tensor, "N H K M"]:
     return torch.cat([layers.inner, layers.outer.transpose(2, 3)], 3)
 
 
-HOLDS: dict[Kind, type[Linear | Deep]] = {"linear": Linear, "deep": Deep}
+STORES: dict[Kind, type[LinearMemory | DeepMemory]] = {"linear": LinearMemory, "deep": DeepMemory}
