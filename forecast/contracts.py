@@ -328,7 +328,7 @@ class Kind(Protocol):
 
 
 def refuse_cold(forecaster: AnyForecaster) -> None:
-    """Refuse to score from the lookback alone what never does anything else."""
+    """Refuse `--cold` for a model without a carried state."""
     raise UsageError(
         f"{forecaster.recipe.model} carries no state that --cold could leave out.",
         hint="Leave --cold out.",

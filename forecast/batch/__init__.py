@@ -177,7 +177,7 @@ class DenseForecast:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spec:
-    """Declare the shape of a task: all that a model must know to be built, and predicting needs.
+    """Shape of a task of series: all that building a model and predicting with it need.
 
     Attributes:
         kind: the kind of data.
@@ -208,7 +208,7 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridSpec:
-    """Declare the shape of a task on a grid, as `Spec` does for series.
+    """Shape of a task on a grid, as `Spec` is for series.
 
     Attributes:
         kind: the kind of data.
@@ -241,7 +241,7 @@ class GridSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventSpec:
-    """Declare the shape of a task on a graph of events.
+    """Shape of a task on a graph of events.
 
     Attributes:
         kind: the kind of data.

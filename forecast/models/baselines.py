@@ -40,7 +40,7 @@ class NoConfig:
 
 
 class _ClosedForm(nn.Module):
-    """Share what closed-form baselines have in common: a config, a horizon, no training steps."""
+    """Base class of closed-form baselines: a config, a horizon, no training steps."""
 
     def __init__(self, config: NoConfig, spec: Spec) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ def _changes(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DLinearConfig:
-    """Choose how DLinear splits a window.
+    """Config of DLinear: how it splits a window.
 
     Attributes:
         kernel: odd length of the moving average that gives the trend [rows].

@@ -23,7 +23,7 @@ from forecast.errors import UsageError, nearest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridRuleConfig:
-    """Choose a simple forecast.
+    """Config of `GridRule`: which simple forecast.
 
     Attributes:
         rule: `persistence`, or the name of a reference, with `-offset` or without.

@@ -58,7 +58,7 @@ ORDERS: dict[Variant, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredFormerConfig:
-    """Choose the size and the order of a PredFormer.
+    """Config of PredFormer: its size and the order of its blocks.
 
     Attributes:
         variant: which axes the blocks mix, in which order.

@@ -40,12 +40,12 @@ class RunFolder:
     _identity: Mapping[str, str]
 
     def note(self, run_id: str | None) -> None:
-        """Write down that the run has begun, and its id in MLflow."""
+        """Record that the run has begun, and its id in MLflow."""
         self.run_id = run_id
         self._write(_STARTED)
 
     def finish(self) -> None:
-        """Write down that there is nothing left to resume."""
+        """Record that the run is finished."""
         self._write(_FINISHED)
 
     def _write(self, status: str) -> None:

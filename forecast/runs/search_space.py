@@ -38,7 +38,7 @@ class Search:
     whole: bool = False
 
     def suggest(self, trial: Trial) -> Any:
-        """Let a trial choose."""
+        """Suggest the value of this setting in a trial."""
         if self.choices:
             # Optuna keeps choices as JSON; a list is one value.
             picked = trial.suggest_categorical(self.key, [json.dumps(one) for one in self.choices])

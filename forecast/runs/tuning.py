@@ -228,7 +228,7 @@ def _lock_of(folder: Path, number: int) -> Path:
 
 
 def _carry_out(study: Study, trial: Trial, objective: Callable[[Trial], float]) -> None:
-    """Run a trial and write its end down, whatever it is."""
+    """Run a trial and record how it ended."""
     optuna = _optuna()
     states = optuna.trial.TrialState
     try:

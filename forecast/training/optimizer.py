@@ -46,7 +46,7 @@ class Adam:
         ]
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to None."""
         for weight in self._parameters:
             weight.grad = None
 
@@ -99,7 +99,7 @@ class Adam:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state that `state_dict` gave."""
+        """Load a state that `state_dict` returned."""
         for name, values in self._slots().items():
             for number, value in enumerate(values):
                 value.copy_(state[f"{number}.{name}"])

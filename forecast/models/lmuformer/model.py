@@ -41,7 +41,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LMUFormerConfig:
-    """Choose the size of an LMUFormer.
+    """Config of LMUFormer.
 
     Attributes:
         width: D, numbers that stand for a step between the layers.

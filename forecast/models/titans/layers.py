@@ -52,7 +52,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def at(cls, place: Int[Tensor, "N T"], live: Bool[Tensor, "N T"]) -> Tokens:
-        """Find out which are absent."""
+        """Build from positions; absent tokens have negative ones."""
         absent = place < 0
         return cls(place, live, absent if absent.any() else None)
 
@@ -266,7 +266,7 @@ class _Mixed(torch.autograd.Function):
 
 
 class WindowAttention(nn.Module):
-    """Attend to the last W tokens, and to P persistent ones that are always there.
+    """Attend to the last W tokens, and to P persistent (learned) ones.
 
     Places are told apart by rotating queries and keys; what persists turns along with the query.
     Every token brings a key from each of U sources.

@@ -50,7 +50,7 @@ _FORGET = -5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TitansConfig:
-    """Choose the size of a Titans.
+    """Config of Titans.
 
     Attributes:
         width: D, numbers that stand for a patch between the layers.
