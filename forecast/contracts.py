@@ -218,6 +218,7 @@ class Request:
         date_format: of times in the inputs.
         timezone: of times in the inputs.
         fill: what becomes of missing cells.
+        settings: further ways to read a table, `data.key=value`.
         history: a file of rows before those of the inputs.
         future: a file of what is known in advance.
         level: levels of prediction intervals [%].
@@ -236,6 +237,7 @@ class Request:
     date_format: str | None = None
     timezone: str | None = None
     fill: str | None = None
+    settings: tuple[str, ...] | None = None
     history: str | None = None
     future: str | None = None
     level: tuple[float, ...] | None = None

@@ -20,7 +20,7 @@ LEVELS = [
     {"atomic"},
     {"limits", "locks", "paths"},
     {"outputs"},
-    {"batch", "device"},
+    {"batch", "device", "documents"},
     {"scoring"},
     {"kernels"},
     {"layers"},
@@ -29,11 +29,13 @@ LEVELS = [
     # What a recipe reads of a kind: its section, and the formats that the section names.
     {
         "grids.axes",
+        "grids.calendars",
         "grids.files",
         "grids.section",
         "graphs.events",
         "graphs.formats",
         "graphs.section",
+        "graphs.sniff",
     },
     {"recipe"},
     {"training"},

@@ -16,6 +16,7 @@ from typing import Any
 
 from forecast.catalogue import DATASETS, kinds_of
 from forecast.errors import NotFoundError, UsageError, nearest
+from forecast.graphs.sniff import events_in
 from forecast.models import DEFAULTS, MODELS, model_info
 
 # What people call the kinds of data.
@@ -37,7 +38,7 @@ def sections_of(
         NotFoundError: no such recipe, data set or file.
     """
     stated = {section: dict(values) for section, values in flags.items()}
-    for section, key, value in map(_setting, settings):
+    for section, key, value in map(setting, settings):
         stated.setdefault(section, {})[key] = value
     sections = _sections_of_target(target, stated)
     for section, values in stated.items():
@@ -112,7 +113,7 @@ def _from_recipe(folder: Path, source: str) -> str:
     return str(beside) if there else source
 
 
-def _setting(text: str) -> tuple[str, str, Any]:
+def setting(text: str) -> tuple[str, str, Any]:
     """Take `section.key=value` apart; the value is TOML, or else text as it stands."""
     path, equals, written = text.partition("=")
     section, dot, key = path.strip().partition(".")
@@ -153,6 +154,15 @@ def _settle_kind(sections: dict[str, Any]) -> None:
         return
     kinds = kinds_of(typing.cast("str | list[str]", source))
     kind = kinds[0]
+    table = {"time", "target", "id", "frequency"} & set(typing.cast("dict[str, Any]", data))
+    if isinstance(source, str) and "name" not in chosen and kinds == ("series", "graph"):
+        found = "" if table else events_in(Path(source))
+        if found:
+            raise UsageError(
+                f"{source} looks like events between nodes ({found}), and no model is named.",
+                hint="Of a graph, --model todyformer forecasts who meets whom; of a table of "
+                f"series, --model {DEFAULTS['series']} its columns.",
+            )
     name = chosen.get("name", DEFAULTS[kind])
     # Sensors, whose edges stay, have a network of their own; nodes weigh the edges.
     task = data.get("task") if isinstance(data, Mapping) else None

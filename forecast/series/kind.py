@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ OPTIONS = frozenset[str](
         "date_format",
         "timezone",
         "fill",
+        "settings",
         "history",
         "future",
         "level",
@@ -98,6 +100,7 @@ def evaluate(
     recipe: Recipe | None = None,
     *,
     cold: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a forecaster of series."""
     if isinstance(source, tuple):
@@ -105,7 +108,7 @@ def evaluate(
             f"{len(source)} tables are scored one by one.", hint="Name one file: forecast evaluate"
         )
     section = recipe.table if recipe else None
-    return score.evaluate(forecaster, source, device, section=section, cold=cold)
+    return score.evaluate(forecaster, source, device, section=section, cold=cold, reading=reading)
 
 
 def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:

@@ -227,9 +227,10 @@ def _signature(description: Mapping[str, Any]) -> ModelSignature:
     from mlflow.types import ColSpec, Schema  # noqa: PLC0415
 
     if "grid" in description:
+        from forecast.grids.header import GridHeader  # noqa: PLC0415
         from forecast.grids.output import table_columns  # noqa: PLC0415
 
-        (time, *places), fields = table_columns(description["grid"])
+        (time, *places), fields = table_columns(GridHeader.from_dict(description["grid"]))
         cells = Schema(
             [ColSpec("string", time), *(ColSpec("double", name) for name in (*places, *fields))]
         )

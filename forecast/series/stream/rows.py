@@ -31,6 +31,8 @@ from forecast.tables.layout import Layout
 from forecast.tables.numbers import read_numbers, refuse_cells
 
 _FILE = "standard input"
+# A field may be as long as its line; the limit of the csv module is for a whole process.
+csv.field_size_limit(1 << 30)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +160,7 @@ class RowReader:
             self.layout.time,
             date_format=self.layout.date_format,
             timezone=self.layout.timezone,
+            prove=False,
         )
         step = Frequency.parse(self.frequency)
         ordinals, phases = step.split(stamps.clock if step.on_local_clock else stamps.times)
@@ -232,7 +235,11 @@ class RowReader:
 
 
 def _text(cell: Any) -> str | None:
-    return cell if cell is None or isinstance(cell, str) else json.dumps(cell)
+    if cell is None:
+        return None
+    # Half of a surrogate pair, which JSON can escape alone, is no character.
+    text = cell if isinstance(cell, str) else json.dumps(cell)
+    return text.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
