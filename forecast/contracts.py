@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetInfo:
-    """Say which data a run has used, for its lineage.
+    """Data that a run has used, for its lineage.
 
     Attributes:
         name: name of the data set.
@@ -94,7 +94,7 @@ class AnyForecaster(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """Hold what a training came to.
+    """Result of a training, scored.
 
     Attributes:
         forecaster: the model with all that forecasting needs, its metrics among it.
@@ -112,7 +112,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Say how a backtest divides the data.
+    """How a backtest divides the data.
 
     Attributes:
         windows: number of test windows, which end with the data and touch each other.
@@ -129,7 +129,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fold:
-    """Hold one window of a backtest.
+    """One window of a backtest.
 
     Attributes:
         recipe: the recipe whose test part is the window.
@@ -143,43 +143,43 @@ class Fold:
 
 
 class Task(Protocol):
-    """Describe a recipe with its data read, divided and scaled."""
+    """A recipe with its data read, divided and scaled."""
 
     @property
     def recipe(self) -> Recipe:
-        """Give the recipe, every number in it stated."""
+        """The recipe, with no value left open."""
         ...
 
     @property
     def spec(self) -> AnySpec:
-        """Give the shape of the task, from which a model is built."""
+        """Shape of the task, from which a model is built."""
         ...
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """Give what a model is made with beside its config and the spec."""
+        """Tensors that a model is made with beside its config and the spec."""
         ...
 
     @property
     def digest(self) -> str:
-        """Name the data by their content."""
+        """Digest of the content of the data."""
         ...
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Give sentences for the user."""
+        """Sentences for the user."""
         ...
 
-    def stated(self, **train: Any) -> Task:
+    def with_train(self, **train: Any) -> Task:
         """Return the task with fields of the recipe's training section set."""
         ...
 
     def dataset(self, context: str) -> DatasetInfo:
-        """Say for the lineage of a run which data it used."""
+        """Return the data that a run used, for its lineage."""
         ...
 
     def batches(self, model: nn.Module, *, fresh: bool) -> tuple[Batches[Any], Batches[Any]]:
-        """Get a model ready to learn by steps, and give training and validation part to it.
+        """Prepare a model for training by steps; return training and validation batches.
 
         Args:
             model: the model.
@@ -202,13 +202,13 @@ class Task(Protocol):
         ...
 
     def example(self) -> pd.DataFrame | None:
-        """Give some rows of input for the registry to show; None where input is no table."""
+        """Return some rows of input for the registry to show; None where input is no table."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """Hold what is asked of `predict_files`, whose arguments these are.
+    """Arguments of `predict_files`.
 
     Attributes:
         inputs: files, patterns, known data sets, folders, addresses, - for standard input.
@@ -251,7 +251,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """Hold what `predict_files` wrote.
+    """Result of `predict_files`.
 
     Attributes:
         summary: in plain types, as `forecast predict --json` prints it.
@@ -263,7 +263,7 @@ class Written:
 
 
 class Kind(Protocol):
-    """Describe the module of a kind of data.
+    """What the module of a kind of data has.
 
     Attributes:
         NOUN: what its data are called in messages.
@@ -274,7 +274,7 @@ class Kind(Protocol):
     OPTIONS: frozenset[str]
 
     def continued(self, resolved: Recipe, start: AnyForecaster) -> Recipe:
-        """Give a recipe the shape of the forecaster that its training starts from."""
+        """Return a recipe with the shape of the forecaster that its training starts from."""
         ...
 
     def open_task(
@@ -333,12 +333,12 @@ class Kind(Protocol):
         kept: dict[str, Any],
         files: dict[str, bytes],
     ) -> AnyForecaster:
-        """Put a forecaster together from what an artefact holds."""
+        """Build a forecaster from the contents of an artefact."""
         ...
 
 
 def refuse_cold(forecaster: AnyForecaster) -> None:
-    """Refuse to score from the lookback alone what never does anything else."""
+    """Refuse `--cold` for a model without a carried state."""
     raise UsageError(
         f"{forecaster.recipe.model} carries no state that --cold could leave out.",
         hint="Leave --cold out.",
@@ -370,7 +370,7 @@ def window_length(step: int | None, ahead: int | None) -> int:
 
 
 def too_short(count: int, what: str, plan: Plan, validation: int) -> DataError:
-    """Say that data are too short for a backtest."""
+    """Return the error that data are too short for a backtest."""
     return DataError(
         f"{count:,} {what} do not hold {plan.windows} windows of {plan.step}"
         + (f", a gap of {plan.gap}" if plan.gap else "")

@@ -29,7 +29,7 @@ def tiled_rows(count: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeriesBatch:
-    """Hold windows of series in scaled space; parts that a data set lacks are None.
+    """Windows of series in scaled space; parts that a data set lacks are None.
 
     A missing cell of `past` holds 0 and is False in `past_mask`; with nothing missing the mask is
     None. The same for `target` and `target_mask`.
@@ -73,7 +73,7 @@ class SeriesBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridBatch:
-    """Hold windows of a grid in scaled space; parts that a data set lacks are None.
+    """Windows of a grid in scaled space; parts that a data set lacks are None.
 
     A missing cell of `frames` holds 0 and is False in `mask`; with nothing missing the mask is
     None. The same for `target` and `target_mask`. A reference is what a simple rule says of each
@@ -96,7 +96,7 @@ class GridBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventBatch:
-    """Hold a window of events and what is asked behind it; parts that a task lacks are None.
+    """A window of events and the queries behind it; parts that a task lacks are None.
 
     Every event of the window is strictly before `now`, the first time asked about. Nodes are
     numbers; -1, and any that the window lacks, are nodes of which nothing is known.
@@ -133,7 +133,7 @@ class EventBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Hold a score for each query and candidate; the higher, the likelier.
+    """A score for each query and candidate; the higher, the likelier.
 
     A candidate that the batch masks scores -inf.
     """
@@ -143,7 +143,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
-    """Hold one forecast per sample, in the space of the batch it answers.
+    """One forecast per sample, in the scale of the batch.
 
     With quantiles, the last axis Q runs over the levels in `quantiles`, ascending.
     """
@@ -152,7 +152,7 @@ class Forecast:
     quantiles: tuple[float, ...] = ()
 
     def point(self) -> Float[Tensor, "B H C"]:
-        """Give the point forecast: the values, or of quantiles the median."""
+        """Return the point forecast: the values, or of quantiles the median."""
         return self.values[..., self.quantiles.index(0.5)] if self.quantiles else self.values
 
     def first(self, count: int) -> Forecast:
@@ -162,7 +162,7 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseForecast:
-    """Hold one forecast for every past position, in the space of the batch it answers.
+    """One forecast for every past position, in the scale of the batch.
 
     `values[:, t]` is made from the rows up to and with position t, and from nothing after them.
     """
@@ -177,7 +177,7 @@ class DenseForecast:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spec:
-    """Declare the shape of a task: all that a model must know to be built, and predicting needs.
+    """Shape of a task of series: all that building a model and predicting with it need.
 
     Attributes:
         kind: the kind of data.
@@ -208,7 +208,7 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridSpec:
-    """Declare the shape of a task on a grid, as `Spec` does for series.
+    """Shape of a task on a grid, as `Spec` is for series.
 
     Attributes:
         kind: the kind of data.
@@ -241,7 +241,7 @@ class GridSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventSpec:
-    """Declare the shape of a task on a graph of events.
+    """Shape of a task on a graph of events.
 
     Attributes:
         kind: the kind of data.
@@ -278,25 +278,25 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 @runtime_checkable
 class Batches(Protocol[BatchT_co]):
-    """Describe a part of a data set as models see it: batches by number, whatever they are from."""
+    """Part of a data set as models see it: batches by number, whatever they are from."""
 
     @property
     def lookback(self) -> int:
-        """Tell L."""
+        """Number of past rows (L)."""
         ...
 
     @property
     def horizon(self) -> int:
-        """Tell H."""
+        """Number of rows to forecast (H)."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Tell where the batches lie."""
+        """Device of the batches."""
         ...
 
     def __len__(self) -> int:
-        """Tell the number of windows."""
+        """Return the number of windows."""
         ...
 
     def order(self, epoch: int, seed: int) -> Tensor:

@@ -28,7 +28,7 @@ _MOST_TARGETS = 1 << 23
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentBatch(SeriesBatch):
-    """Hold segments: `past` is the segment, `target` the H rows that follow its last position.
+    """Segments: `past` is the segment, `target` the H rows that follow its last position.
 
     Attributes:
         scored: K; the last K positions of `past` are scored.
@@ -51,7 +51,7 @@ class SegmentBatch(SeriesBatch):
     carrying: Bool[Tensor, " B"] | None = None
 
     def truth(self) -> tuple[Float[Tensor, "B K H C"], Bool[Tensor, "B K H C"] | None]:
-        """Give the targets of the scored positions, and which of them are observed and count.
+        """Return the targets of the scored positions, and which of them are observed and count.
 
         The targets are a view: what overlaps is not copied.
         """
@@ -94,7 +94,7 @@ class SegmentBatch(SeriesBatch):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segments:
-    """Give the segments of one part by number, as batches.
+    """Segments of one part by number, as batches.
 
     Attributes:
         series: the rows.
@@ -120,17 +120,17 @@ class Segments:
     carried: int = 0
 
     def __len__(self) -> int:
-        """Tell the number of segments in an epoch."""
+        """Return the number of segments in an epoch."""
         return math.ceil(self.origins.numel() / self.stride)
 
     @property
     def lookback(self) -> int:
-        """Tell L."""
+        """Number of past rows (L)."""
         return self.warm_up + self.scored
 
     @property
     def device(self) -> torch.device:
-        """Tell where the rows lie."""
+        """Device of the rows."""
         return self.origins.device
 
     def order(self, epoch: int, seed: int) -> Int[Tensor, " W"]:
@@ -262,7 +262,7 @@ def histories(windows: Windows, *, warm_up: int | None) -> Segments:
 
 
 def _runs(windows: Windows) -> list[tuple[int, int]]:
-    """Give the first origin of each series, and the one after its last."""
+    """Return the first origin of each series, and the one after its last."""
     if not len(windows):
         return []
     origins, owners = windows.origins.cpu(), windows.series.series_id

@@ -25,7 +25,7 @@ _PART_NUMBERS = {"train": 0, "val": 1, "test": 2}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """Hold all rows of a data set on one device, in scaled space, missing cells as 0.
+    """All rows of a data set on one device, in scaled space, missing cells as 0.
 
     Attributes:
         values: the observed cells, which targets are taken from.
@@ -73,7 +73,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Windows:
-    """Give the windows of one part by number, as batches.
+    """Windows of one part by number, as batches.
 
     Attributes:
         series: the rows.
@@ -131,7 +131,7 @@ class Windows:
 
     @property
     def device(self) -> torch.device:
-        """Tell where the rows lie."""
+        """Device of the rows."""
         return self.origins.device
 
     def every(self, step: int) -> Windows:

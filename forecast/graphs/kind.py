@@ -268,7 +268,7 @@ class GraphTask:
         """Sentences for the user."""
         return (*self.data.notices, *self.told)
 
-    def stated(self, **train: Any) -> GraphTask:
+    def with_train(self, **train: Any) -> GraphTask:
         """Return the task with fields of the recipe's training section set."""
         return replace(self, recipe=self.recipe.replace("train", **train))
 

@@ -186,7 +186,7 @@ class GridTask:
         """Sentences for the user."""
         return self.data.notices
 
-    def stated(self, **train: Any) -> GridTask:
+    def with_train(self, **train: Any) -> GridTask:
         """Return the task with fields of the recipe's training section set."""
         return replace(self, recipe=self.recipe.replace("train", **train))
 

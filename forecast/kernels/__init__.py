@@ -23,7 +23,7 @@ OPERATIONS = {
 def explain(
     device: torch.device | str, dtype: torch.dtype = torch.float32
 ) -> list[tuple[str, str, str]]:
-    """Tell for every operation which backend would run here, and why.
+    """Return for every operation which backend would run here, and why.
 
     Nothing is compiled or run.
 

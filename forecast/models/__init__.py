@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """Say what a model is and where its code lies.
+    """A row of `MODELS`: what a model is and where its code lies.
 
     Attributes:
         title: one line for people.
@@ -217,7 +217,7 @@ def model_info(name: str) -> ModelInfo:
 
 
 def unread_covariates(name: str, spec: Spec) -> list[str]:
-    """Say which of the covariates at hand a model leaves aside."""
+    """Return sentences that name the covariates at hand which a model does not read."""
     words = {
         "past_covariates": "past covariates",
         "known_future": "covariates known in advance",

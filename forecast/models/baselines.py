@@ -36,11 +36,11 @@ _GATHER = 1_024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoConfig:
-    """Say that a model has nothing to set."""
+    """Config of a model without options."""
 
 
 class _ClosedForm(nn.Module):
-    """Share what closed-form baselines have in common: a config, a horizon, no training steps."""
+    """Base class of closed-form baselines: a config, a horizon, no training steps."""
 
     def __init__(self, config: NoConfig, spec: Spec) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Ridge(_ClosedForm):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moments:
-    """Hold the sums that both a least-squares fit and its error need; no window is kept.
+    """Sums that both a least-squares fit and its error need; no window is kept.
 
     `inputs` is X^T X of all rows, and `without[h]` the share of it that rows with a missing target
     at step h would add: the equations of step h are those of `inputs` less that.
@@ -213,7 +213,7 @@ def _changes(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DLinearConfig:
-    """Choose how DLinear splits a window.
+    """Config of DLinear: how it splits a window.
 
     Attributes:
         kernel: odd length of the moving average that gives the trend [rows].

@@ -23,7 +23,7 @@ from forecast.errors import UsageError, nearest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridRuleConfig:
-    """Choose a simple forecast.
+    """Config of `GridRule`: which simple forecast.
 
     Attributes:
         rule: `persistence`, or the name of a reference, with `-offset` or without.
@@ -33,7 +33,7 @@ class GridRuleConfig:
 
 
 def rule_names(spec: GridSpec) -> tuple[str, ...]:
-    """Name the simple forecasts that a task has, in the order of `rules`."""
+    """Return the names of the simple forecasts of a task, in the order of `rules`."""
     offsets = tuple(f"{name}-offset" for name in spec.references)
     return ("persistence", *spec.references, *offsets)
 

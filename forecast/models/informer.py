@@ -30,7 +30,7 @@ from forecast.layers import Dropout, Quantile, check_quantiles, forecast_error, 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InformerConfig:
-    """Choose the size of an Informer and how it attends.
+    """Config of Informer: its size and its attention.
 
     Attributes:
         width: D, size of a token; a multiple of `heads`.
@@ -303,11 +303,11 @@ class Informer(nn.Module):
         return forecast_error(self(batch), batch)
 
     def get_extra_state(self) -> Tensor:
-        """Give the state of the generator that draws keys."""
+        """Return the state of the generator that draws keys."""
         return self.generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up the draws where a saved model left them."""
+        """Restore the generator that draws keys."""
         self.generator.set_state(state.cpu())
 
 

@@ -35,7 +35,7 @@ from forecast.layers import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ITransformerConfig:
-    """Choose the size of an iTransformer.
+    """Config of iTransformer.
 
     Attributes:
         width: D, size of a token; a multiple of `heads`.

@@ -58,7 +58,7 @@ ORDERS: dict[Variant, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredFormerConfig:
-    """Choose the size and the order of a PredFormer.
+    """Config of PredFormer: its size and the order of its blocks.
 
     Attributes:
         variant: which axes the blocks mix, in which order.
@@ -282,7 +282,7 @@ class PredFormer(nn.Module):
         return torch.einsum("brhcyx,rhc->bhcyx", made, self.blend * _PACE)
 
     def _pairs(self, steps: Tensor, start: int) -> Tensor:
-        """Give each of L input steps its own entry and that of the frame it forecasts.
+        """Encode each of L input steps by its own entry and that of the frame it forecasts.
 
         Steps beyond the horizon take the last entry.
         """

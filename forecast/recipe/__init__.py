@@ -37,7 +37,7 @@ NonNegative = Annotated[int, Field(ge=0, le=_MOST)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSection(TableOptions):
-    """Say which data, and how to read and divide them.
+    """Section `[data]` of series: which data, and how to read and divide them.
 
     Attributes:
         source: name of a known data set, or path of a file.
@@ -64,7 +64,7 @@ class DataSection(TableOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowSection:
-    """Say how much a model sees and how far it forecasts.
+    """Section `[window]`: lookback and horizon.
 
     Attributes:
         lookback: past rows in a window; None takes four seasons.
@@ -77,7 +77,7 @@ class WindowSection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSection:
-    """Say how the weights are found.
+    """Section `[train]`: how the weights are found.
 
     Attributes:
         epochs: passes over the training windows at most.
@@ -124,7 +124,7 @@ class TrainSection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackingSection:
-    """Say where the run is written down.
+    """Section `[tracking]`: where the run is recorded.
 
     Attributes:
         experiment: MLflow experiment.
@@ -139,7 +139,7 @@ class TrackingSection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Hold one complete run.
+    """A resolved recipe: all that decides a run.
 
     Attributes:
         model: name of the model, a key of MODELS.
@@ -155,7 +155,7 @@ class Recipe:
 
     @property
     def source_name(self) -> str:
-        """Call the data by a short name: that of the data set, file, folder or first of several."""
+        """Short name of the data: that of the data set, file, folder or first of several."""
         source = self.data.source
         first = source if isinstance(source, str) else source[0]
         # Of a pattern, the folder it lies in.
@@ -164,19 +164,19 @@ class Recipe:
 
     @property
     def table(self) -> DataSection:
-        """Give the data section of a recipe of series."""
+        """The data section of a recipe of series."""
         assert isinstance(self.data, DataSection)
         return self.data
 
     @property
     def grid(self) -> GridSection:
-        """Give the data section of a recipe of grids."""
+        """The data section of a recipe of grids."""
         assert isinstance(self.data, GridSection)
         return self.data
 
     @property
     def graph(self) -> GraphSection:
-        """Give the data section of a recipe of graphs."""
+        """The data section of a recipe of graphs."""
         assert not isinstance(self.data, DataSection | GridSection)
         return self.data
 
@@ -202,7 +202,7 @@ class Recipe:
         return "\n".join(lines)
 
     def digest(self) -> str:
-        """Name what decides the result: a hash over all sections but `tracking`."""
+        """Return a hash of what decides the result: all sections but `tracking`."""
         decisive = {name: part for name, part in self.to_dict().items() if name != "tracking"}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -347,7 +347,7 @@ def _section(name: str, kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def allowed(hint: Any) -> str:
-    """Put into words what a field may hold, from its type."""
+    """Describe in words what a field may hold, from its type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         bounds = [

@@ -29,7 +29,7 @@ _CALLED = {"series": "tables of series", "grid": "grids", "graph": "graphs"}
 def sections_of(
     target: str, flags: Mapping[str, Mapping[str, Any]], settings: Sequence[str]
 ) -> dict[str, Any]:
-    """Lay out all that is stated.
+    """Collect the sections of a recipe from target, flags and settings.
 
     Args:
         target: what to begin with.

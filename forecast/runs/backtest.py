@@ -41,7 +41,7 @@ _SECOND = {"mse": ("mae",), "mrr": ("ap",), "ndcg_at_10": ()}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """Hold the figures of one model over all windows.
+    """Scores of one model over all windows.
 
     Attributes:
         model: name of the model or baseline.
@@ -65,7 +65,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backtest:
-    """Hold the result of a backtest.
+    """Result of a backtest.
 
     Attributes:
         folder: where artefacts and figures are.
@@ -167,7 +167,7 @@ def comparable_models(resolved: Recipe) -> list[str]:
 def compare(
     results: dict[str, dict[str, Any]], names: Sequence[str], windows: int
 ) -> tuple[Row, ...]:
-    """Put the figures of all windows into rows, the best mean first.
+    """Return the scores of all windows as rows, the best mean first.
 
     Args:
         results: by `model/window`, with `test` and `baselines`.

@@ -28,7 +28,7 @@ _TITLE_BYTES = 160
 
 @dataclass(kw_only=True, slots=True)
 class RunFolder:
-    """Hold the folder of a run.
+    """The folder of a run.
 
     Attributes:
         folder: the folder.
@@ -42,12 +42,12 @@ class RunFolder:
     _identity: Mapping[str, str]
 
     def note(self, run_id: str | None) -> None:
-        """Write down that the run has begun, and its id in MLflow."""
+        """Record that the run has begun, and its id in MLflow."""
         self.run_id = run_id
         self._write(_STARTED)
 
     def finish(self) -> None:
-        """Write down that there is nothing left to resume."""
+        """Record that the run is finished."""
         self._write(_FINISHED)
 
     def _write(self, status: str) -> None:

@@ -87,7 +87,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _given(request: Request) -> set[str]:
-    """Name the options that were set."""
+    """Return the names of the options that were set."""
     return {
         field.name
         for field in fields(Request)

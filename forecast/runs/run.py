@@ -40,7 +40,7 @@ from forecast.training.loop import Fitted, Interrupted, Silence, Watcher, fit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """Say what a run left behind.
+    """Result of a training run.
 
     Attributes:
         artefact: folder of the trained forecaster.
@@ -155,7 +155,7 @@ def train(
         )
         precision = choose_precision(resolved.train.precision, device)
         # From here on the recipe states every number, so that the artefact does too.
-        task = task.stated(precision=precision, threads=threads)
+        task = task.with_train(precision=precision, threads=threads)
         resolved = task.recipe
         identity = {
             "recipe": resolved.digest()[:16],
@@ -183,7 +183,7 @@ def train(
             kept.note(run.run_id)
             status = "FAILED"
             try:
-                team.told(str(folder))
+                team.broadcast(str(folder))
                 fitted = _fit(
                     untrained.to(device), task, folder, identity, _Logged(watcher, run), team
                 )
@@ -201,15 +201,15 @@ def train(
             kept.finish()
             (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         trained = replace(trained, cost=watch.read())
-        team.told(trained)
+        team.broadcast(trained)
         return trained
 
 
 def _follow(model: nn.Module, task: Task, identity: dict[str, str], team: Team) -> Trained:
     """Train along with process 0, which alone writes, scores and speaks."""
-    folder = team.told(None)
+    folder = team.broadcast(None)
     _fit(model, task, Path(folder), identity, Silence(), team)
-    return team.told(None)
+    return team.broadcast(None)
 
 
 def _fit(

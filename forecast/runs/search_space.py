@@ -21,7 +21,7 @@ _LOGARITHMIC = 50.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """Say what one setting may be.
+    """Range of one setting.
 
     Attributes:
         key: `section.field`.
@@ -38,7 +38,7 @@ class Search:
     whole: bool = False
 
     def suggest(self, trial: Trial) -> Any:
-        """Let a trial choose."""
+        """Suggest the value of this setting in a trial."""
         if self.choices:
             # Optuna keeps choices as JSON; a list is one value.
             picked = trial.suggest_categorical(self.key, [json.dumps(one) for one in self.choices])
@@ -151,7 +151,7 @@ def with_own(search: Search, resolved: Recipe) -> Search:
 
 
 def as_it_stands(resolved: Recipe, searches: Sequence[Search]) -> dict[str, Any]:
-    """Give what the recipe itself has chosen, as far as the search allows it."""
+    """Return the values of the recipe itself, as far as the search allows them."""
     stated: dict[str, Any] = {}
     for search in searches:
         section, _, key = search.key.partition(".")
@@ -165,7 +165,7 @@ def as_it_stands(resolved: Recipe, searches: Sequence[Search]) -> dict[str, Any]
 
 
 def chosen(params: Mapping[str, Any], searches: Sequence[Search]) -> dict[str, Any]:
-    """Give the settings of a trial as values: choices were kept as JSON."""
+    """Return the settings of a trial as values: choices were kept as JSON."""
     return {
         search.key: json.loads(params[search.key]) if search.choices else params[search.key]
         for search in searches

@@ -53,7 +53,7 @@ _LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuned:
-    """Hold the result of a search.
+    """Result of a search.
 
     Attributes:
         recipe: file of the best recipe.
@@ -228,7 +228,7 @@ def _lock_of(folder: Path, number: int) -> Path:
 
 
 def _carry_out(study: Study, trial: Trial, objective: Callable[[Trial], float]) -> None:
-    """Run a trial and write its end down, whatever it is."""
+    """Run a trial and record how it ended."""
     optuna = _optuna()
     states = optuna.trial.TrialState
     try:
@@ -310,7 +310,7 @@ def _trial(
 
 @dataclass(frozen=True, slots=True)
 class _Reporting:
-    """Tell a trial the validation loss of each epoch, and end it when it falls behind."""
+    """Report the validation loss of each epoch to a trial, and end it when it falls behind."""
 
     trial: Trial
     watcher: Watcher

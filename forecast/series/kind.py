@@ -209,7 +209,7 @@ class SeriesTask:
         """Give sentences for the user."""
         return (*self.data.notices, *unread_covariates(self.recipe.model, self.spec))
 
-    def stated(self, **train: Any) -> SeriesTask:
+    def with_train(self, **train: Any) -> SeriesTask:
         """Return the task with fields of the recipe's training section set."""
         return replace(self, recipe=self.recipe.replace("train", **train))
 

@@ -24,7 +24,7 @@ from forecast.training.optimizer import Adam
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
-    """Say how far a training has come.
+    """Progress of a training.
 
     Attributes:
         epoch: epochs finished.
@@ -71,7 +71,7 @@ class Checkpoint:
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in best.items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.state_dict().items()}
-        tensors = team.collected(tensors)
+        tensors = team.gather(tensors)
         if team.rank:
             return
         tensors["random.cpu"] = torch.get_rng_state()
@@ -91,7 +91,7 @@ class Checkpoint:
     def restore(
         self, model: nn.Module, optimizer: Adam, team: Team
     ) -> tuple[Progress, dict[str, Tensor]] | None:
-        """Put model, optimizer and random generator back, if there is a checkpoint.
+        """Restore model, optimizer and random generator, if there is a checkpoint.
 
         Returns:
             The progress and the best weights so far, or None without a checkpoint.
@@ -121,12 +121,12 @@ class Checkpoint:
                     hint="Resume with what it was started with, or train again without --resume.",
                 )
         own, moments = model.state_dict(), optimizer.state_dict()
-        model.load_state_dict(team.parted(_under("model.", tensors), own))
-        optimizer.load_state_dict(team.parted(_under("optimizer.", tensors), moments))
+        model.load_state_dict(team.shard(_under("model.", tensors), own))
+        optimizer.load_state_dict(team.shard(_under("optimizer.", tensors), moments))
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
-        return Progress(**stored), team.parted(_under("best.", tensors), own)
+        return Progress(**stored), team.shard(_under("best.", tensors), own)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

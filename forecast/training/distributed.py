@@ -1,11 +1,11 @@
-"""Several processes that train one model: who they are, and what they add up.
+"""Data-parallel training by several processes: their ranks, and the sums over them.
 
 `torchrun` starts them and says in the environment how many there are. Each takes its share of every
 batch; sums of losses and gradients are over all shares, so that a step is the one that a single
 process would make of the whole batch, up to the order of additions.
 
-`Processes` hold the model whole each, and add up its gradients. In
-`forecast.training.sharded` they hold it in parts.
+`Processes` each hold the whole model, and add up its gradients. In
+`forecast.training.sharded` each holds a part of it.
 """
 
 from __future__ import annotations
@@ -31,48 +31,46 @@ _PATIENCE = timedelta(days=7)
 
 
 class Team(Protocol):
-    """Describe the processes that train together."""
+    """The processes that train together (a process group)."""
 
     @property
     def rank(self) -> int:
-        """Tell which of them this one is; 0 writes and speaks for all."""
+        """Number of this process (its rank); 0 writes and reports for all."""
         ...
 
     @property
     def size(self) -> int:
-        """Tell how many they are."""
+        """Number of processes (the world size)."""
         ...
 
     @property
     def whole(self) -> bool:
-        """Tell whether each process has all weights, and can write them down by itself."""
+        """Whether each process has all weights, and can write them by itself."""
         ...
 
     @property
     def factor(self) -> float:
-        """Tell by what gradients are divided on their way, for losses to make up for."""
+        """Divisor of gradients in the reduction, which losses are multiplied by."""
         ...
 
-    def spread(self, model: nn.Module) -> nn.Module:
-        """Give what is trained in the place of a model."""
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return what is trained in place of a model."""
         ...
 
-    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bring the parts of tensors together in process 0; others may get nothing."""
         ...
 
-    def parted(
-        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take this process's part of each tensor, as it has one of another of that name."""
         ...
 
     def guard(self) -> AbstractContextManager[None]:
-        """Tell of a lost process in the place of the error that its absence makes."""
+        """Raise `PeerLost` in place of the error that the loss of a process causes."""
         ...
 
     def share(self, index: Tensor) -> tuple[Tensor, float]:
-        """Give this process's part of a batch's windows, and what its loss counts: 0 or 1."""
+        """Return this process's part of a batch's windows, and the weight of its loss: 0 or 1."""
         ...
 
     def seed(self, *parts: int) -> None:
@@ -87,27 +85,25 @@ class Team(Protocol):
         """Add up the gradients over all processes, in place."""
         ...
 
-    def told(self, value: Item | None) -> Item:
-        """Hear a value from process 0."""
+    def broadcast(self, value: Item | None) -> Item:
+        """Return the value of process 0, in every process."""
         ...
 
 
 class _Whole:
-    """Hold all weights: nothing is spread and nothing need be collected."""
+    """Every process has all weights: nothing to shard or gather."""
 
     whole, factor = True, 1.0
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """Train the model itself."""
         return model
 
-    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors, which are whole."""
         return dict(tensors)
 
-    def parted(
-        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors, which stay whole."""
         return dict(tensors)
 
@@ -117,7 +113,7 @@ class _Whole:
 
 
 class Alone(_Whole):
-    """Be the only process: nothing is shared and nothing is added."""
+    """The only process: nothing is shared and nothing is added."""
 
     rank, size = 0, 1
 
@@ -135,13 +131,13 @@ class Alone(_Whole):
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Leave the gradients as they are."""
 
-    def told(self, value: Item | None) -> Item:
+    def broadcast(self, value: Item | None) -> Item:
         """Return the value."""
         return cast(Item, value)
 
 
 class Processes(_Whole):
-    """Be one of several processes, joined by gloo on CPUs and by NCCL on GPUs."""
+    """One of several processes, joined by gloo on CPUs and by NCCL on GPUs."""
 
     # What each of them can still write down when another is lost.
     saved = "step"
@@ -191,8 +187,8 @@ class Processes(_Whole):
         if waiting:
             self._add(waiting)
 
-    def told(self, value: Item | None) -> Item:
-        """Hear a value from process 0."""
+    def broadcast(self, value: Item | None) -> Item:
+        """Return the value of process 0, in every process."""
         box: list[Any] = [value]
         self._guarded(lambda: distributed.broadcast_object_list(box, 0, device=self.device))
         return box[0]
@@ -217,16 +213,16 @@ class Processes(_Whole):
         except (RuntimeError, OSError) as error:
             raise self.lost(error) from error
 
-    def lost(self, error: Exception) -> Lost:
-        """Say of an error what has brought it about."""
-        return Lost(
+    def lost(self, error: Exception) -> PeerLost:
+        """Return an error that says that a process is lost."""
+        return PeerLost(
             "Another process of this job has ended, and the training with it: "
             f"{str(error).splitlines()[0]}",
             hint=f"The run is saved up to its last {self.saved}: start it again with --resume.",
         )
 
 
-class Lost(ForecastError):  # noqa: N818 - it is no error of this process
+class PeerLost(ForecastError):  # noqa: N818 - it is no error of this process
     """Report that another process of the job has ended."""
 
 
@@ -254,17 +250,17 @@ def joined(device: torch.device, *, shard: bool = False) -> Generator[Team]:
 
 
 def size() -> int:
-    """Tell how many processes `torchrun` has started."""
+    """Return the number of processes that `torchrun` has started (the world size)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Tell which of them this one is."""
+    """Return the number of this process (its rank)."""
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
 def device_of(device: torch.device) -> torch.device:
-    """Give each process of a machine a GPU of its own.
+    """Return the GPU of this process on its machine.
 
     Raises:
         UsageError: there are fewer GPUs than processes.

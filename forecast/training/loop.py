@@ -25,7 +25,7 @@ from forecast.errors import ForecastError, UsageError
 from forecast.models.protocols import Validated
 from forecast.recipe import TrainSection
 from forecast.training.checkpoint import Checkpoint, Progress
-from forecast.training.distributed import Alone, Lost, Team
+from forecast.training.distributed import Alone, PeerLost, Team
 from forecast.training.optimizer import Adam, local
 
 # Windows in a batch of evaluation: the sums do not depend on it.
@@ -48,19 +48,19 @@ class Interrupted(ForecastError):  # noqa: N818 - it is no error of the run
 
 
 class Watcher(Protocol):
-    """Be told how a training goes; every method may do nothing."""
+    """Callbacks of a training; every method may do nothing."""
 
     def begin(self, epochs: int, steps: int) -> None:
-        """Hear the number of epochs and of steps in each."""
+        """Take the number of epochs and of steps in each, at the start."""
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """Hear, a few times a second, how many steps of an epoch are done and its loss so far."""
+        """Take the steps done of an epoch and its loss so far, a few times a second."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Hear the figures of a finished epoch."""
+        """Take the figures of a finished epoch."""
 
     def notice(self, text: str) -> None:
-        """Hear a sentence that the user should read."""
+        """Take a sentence that the user should read."""
 
 
 class Silence:
@@ -81,7 +81,7 @@ class Silence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fitted:
-    """Say how a training ended; the model holds the weights of the best epoch."""
+    """Result of a training; the model holds the weights of the best epoch."""
 
     best_epoch: int
     best_loss: float
@@ -118,14 +118,14 @@ def fit(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; everything up to the last step is saved.
-        Lost: another process has ended; everything up to the last step is saved, or where each
+        PeerLost: another process has ended; everything up to the last step is saved, or where each
             had a part of the weights, up to the last checkpoint.
         UsageError: a loss or a weight is no longer finite, or memory ran out.
     """
     watcher, team = watcher or Silence(), team or Alone()
     device = train.device
     precision = choose_precision(section.precision, device)
-    given, model = model, team.spread(model)
+    given, model = model, team.wrap(model)
     optimizer = Adam(
         model.parameters(),
         weight_decay=section.weight_decay,
@@ -235,7 +235,7 @@ def fit(
             saved = time.monotonic()
             if float(team.total(torch.tensor(float(bool(pending)), device=device))):
                 raise Interrupted(pending[0] if pending else signal.SIGTERM)
-    if weights := team.collected(best):
+    if weights := team.gather(best):
         given.load_state_dict(weights)
     given.to(device).eval()
     assert progress.best_loss is not None
@@ -327,7 +327,7 @@ def _saved_when_lost(save: Callable[[], None] | None) -> Generator[None]:
     """
     try:
         yield
-    except Lost:
+    except PeerLost:
         if save:
             save()
         raise
@@ -351,7 +351,7 @@ def _signals() -> Generator[list[int]]:
     }
     try:
         yield pending
-    except Lost:
+    except PeerLost:
         # What started the processes now ends this one too; it shall tell why first.
         before[signal.SIGTERM] = signal.SIG_IGN
         raise

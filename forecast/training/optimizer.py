@@ -21,7 +21,7 @@ _EPSILON = 1e-8
 
 
 class Adam:
-    """Hold the moments of each parameter, and step.
+    """Adam: the moments of each parameter, and its step.
 
     Of a parameter that several processes hold in parts, each moves its own, by its own moments.
 
@@ -46,7 +46,7 @@ class Adam:
         ]
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set the gradients to None."""
         for weight in self._parameters:
             weight.grad = None
 
@@ -90,7 +90,7 @@ class Adam:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give the state as named tensors."""
+        """Return the state as named tensors."""
         return {
             f"{number}.{name}": value
             for name, values in self._slots().items()
@@ -99,7 +99,7 @@ class Adam:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state that `state_dict` gave."""
+        """Load a state that `state_dict` returned."""
         for name, values in self._slots().items():
             for number, value in enumerate(values):
                 value.copy_(state[f"{number}.{name}"])

@@ -1,4 +1,4 @@
-"""Several processes that hold a model in parts: FSDP2.
+"""Fully sharded data-parallel training (FSDP2): each process holds a part of the model.
 
 Weights are brought together where they are needed and let go again; gradients are added up on their
 way to the process that holds their part, so that the moments of Adam stay in parts too. A step is
@@ -31,18 +31,18 @@ Loss = Callable[[Any], tuple[Tensor, Tensor]]
 
 
 class Shards(Processes):
-    """Be one of several processes that hold a part each of the weights, and of what trains them."""
+    """One of several processes that each hold a shard of the weights, gradients and moments."""
 
     whole = False
     saved = "checkpoint"
 
     @property
     def factor(self) -> float:
-        """Tell that gradients are averaged."""
+        """Number of processes, since FSDP2 averages gradients."""
         return float(self.size)
 
-    def spread(self, model: nn.Module) -> nn.Module:
-        """Give a copy whose weights are in parts; the model itself waits in the CPU's memory."""
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return a copy whose weights are sharded; the model itself stays in the CPU's memory."""
         mesh = init_device_mesh(self.device.type, (self.size,))
         parts = copy.deepcopy(model.to("cpu"))
         singly = getattr(parts, "same_path", False)
@@ -61,7 +61,7 @@ class Shards(Processes):
                 register_fsdp_forward_method(parts, name)
         return parts.to(self.device)
 
-    def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bring the parts of tensors together, one by one, in the CPU's memory of process 0."""
         found: dict[str, Tensor] = {}
         with self.guard():
@@ -71,15 +71,13 @@ class Shards(Processes):
                     found[name] = whole.cpu()
         return found
 
-    def parted(
-        self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take this process's part of each tensor that another of its name is in parts of."""
         return {name: self._part(one, like.get(name)) for name, one in tensors.items()}
 
     @contextmanager
     def guard(self) -> Generator[None]:
-        """Tell of a lost process: weights are exchanged in the midst of a step."""
+        """Turn the error of a lost process into `PeerLost`: weights are exchanged during a step."""
         try:
             yield
         except RuntimeError as error:
@@ -100,7 +98,7 @@ class Shards(Processes):
 
 
 def _touching_all(model: nn.Module, loss: Loss, batch: Any) -> tuple[Tensor, Tensor]:
-    """Give every weight a gradient, if of 0, for all processes must exchange the same."""
+    """Compute a loss in which every weight has a gradient, if of 0: all must exchange the same."""
     total, count = loss(batch)
     nothing = sum(weight.sum() for weight in model.parameters() if weight.requires_grad) * 0.0
     return total + nothing, count

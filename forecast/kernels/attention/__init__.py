@@ -136,7 +136,7 @@ def choose(
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses for each kind of call."""
+    """Return what `auto` chooses for each kind of call, and why."""
     return [
         choose(device, dtype).row("attention"),
         choose(device, dtype, keys=8, scores=1 << 16).row("attention, few keys"),
@@ -148,7 +148,7 @@ def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, st
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
+    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
         torch.randn(2, 2, length, 64, generator=generator).to(device, dtype)

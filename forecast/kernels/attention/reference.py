@@ -15,7 +15,7 @@ from torch import Tensor
 def visible(
     rows: Int[Tensor, "*rows L"], keys: Int[Tensor, " S"], causal: bool, window: int | None
 ) -> Bool[Tensor, "*rows L S"]:
-    """Tell which keys a query at each position of `rows` may see."""
+    """Return the mask of keys that a query at each position of `rows` may see."""
     distance = rows.unsqueeze(-1) - keys
     seen = torch.ones_like(distance, dtype=torch.bool)
     if causal:

@@ -27,7 +27,7 @@ TILE_QUERIES = 256
 
 
 class Task(NamedTuple):
-    """Hold what is not differentiated: positions of the queries, masks, dropout."""
+    """Arguments that are not differentiated: positions of the queries, masks, dropout."""
 
     rows: Int[Tensor, " L"] | Int[Tensor, "N L"]
     padding: Bool[Tensor, "N S"] | None
@@ -44,7 +44,7 @@ def seed(dropout: float) -> int:
 
 
 class Tile(NamedTuple):
-    """Name a block of scores: some planes, some queries, a range of keys."""
+    """A block of scores: some planes, some queries, a range of keys."""
 
     planes: slice
     queries: slice
@@ -123,7 +123,7 @@ def _tiles(q: Tensor, k: Tensor, task: Task) -> Iterator[Tile]:
 
 
 def _span(first: int, last: int, keys: int, task: Task) -> slice:
-    """Give the range of keys that queries from position `first` to `last` may see."""
+    """Return the range of keys that queries from position `first` to `last` may see."""
     reach = keys if task.window is None else task.window
     stop = last + 1 if task.causal else min(keys, last + reach)
     return slice(max(0, first - reach + 1), stop)
@@ -152,7 +152,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, task: Task) -> Tensor:
 def backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, task: Task
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the gradients of what `forward` computed."""
+    """Compute the gradients of `forward`."""
     q = q * task.scale
     dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     delta = (grad * out).sum(-1, keepdim=True)

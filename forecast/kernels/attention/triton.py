@@ -59,7 +59,7 @@ def store(base, rows, width, WIDTH: tl.constexpr, value, inside):
 
 @triton.jit
 def _place(rows, plane, slot, live, slots, keys, ROWS: tl.constexpr):
-    """Give the row that a query slot reads and writes, and its position among the keys."""
+    """Return the row that a query slot reads and writes, and its position among the keys."""
     row, position = slot, slot + keys - slots
     if ROWS:
         row = tl.load(rows + plane * slots + slot, mask=live, other=0)
@@ -70,7 +70,7 @@ def _place(rows, plane, slot, live, slots, keys, ROWS: tl.constexpr):
 @triton.jit
 def _reach(position, live, window, keys, KEYS: tl.constexpr, CAUSAL: tl.constexpr,
            WINDOW: tl.constexpr):  # fmt: skip
-    """Give the range of keys that a tile of queries may see, its start a multiple of KEYS."""
+    """Return the range of keys that a tile of queries may see, its start a multiple of KEYS."""
     begin = 0
     end = keys
     if CAUSAL:
@@ -233,7 +233,7 @@ def _backward_keys(q, k, v, rows, padding, grad, logsumexp, delta, dk, dv, scale
 
 
 class Task(NamedTuple):
-    """Hold what is not differentiated."""
+    """Arguments that are not differentiated."""
 
     rows: Int[Tensor, "N R"] | None
     padding: Bool[Tensor, "B S"] | None
@@ -331,7 +331,7 @@ def _masks(q: Tensor, task: Task) -> tuple[Tensor, Tensor]:
 def _launch(
     q: Tensor, k: Tensor, task: Task, *, owner: Literal["queries", "keys"]
 ) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Give grid and arguments of a kernel whose programs own tiles of queries or of keys."""
+    """Return grid and arguments of a kernel whose programs own tiles of queries or of keys."""
     planes, length, width = q.shape
     slots = _slots(q, task)
     queries, keys, stages = TILES[owner, q.dtype == torch.float32]
@@ -349,7 +349,7 @@ def _launch(
 
 
 def numerics() -> dict[str, Any]:
-    """Give the arguments of every kernel of this package that multiplies matrices.
+    """Return the arguments of every kernel of this package that multiplies matrices.
 
     Three TF32 products give float32 accuracy on tensor cores; one, where the caller allows TF32.
     Triton's interpreter has no bfloat16 product and gets its tiles in float32.

@@ -62,13 +62,13 @@ def choose(device: torch.device, dtype: torch.dtype) -> Choice:
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses."""
+    """Return what `auto` chooses, and why."""
     return [choose(device, dtype).row("gated")]
 
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
+    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
     both = torch.randn(65, 2 * 130, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     trial, exact = (
         functools.partial(dispatch.form(BACKENDS, name).gated, dropout=0.3, seed=1 << 40)

@@ -26,7 +26,7 @@ _BLOCK = 1024
 
 @triton.jit
 def _mask(number, first, second, dropped, scale):
-    """Give 0 for a dropped element and the scale for a kept one."""
+    """Return 0 for a dropped element and the scale for a kept one."""
     word = (number // 2).to(tl.int32) * _FIRST + first
     word = word ^ (word >> 15)
     word = word * _SECOND + second

@@ -111,7 +111,7 @@ def choose(
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses for each kind of call."""
+    """Return what `auto` chooses for each kind of call, and why."""
     return [
         choose(device, dtype).row("lmu"),
         choose(device, dtype, steps=1).row("lmu, one step"),
@@ -129,7 +129,7 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype, order: int) -> st
 
 @functools.cache
 def self_check(device: torch.device) -> str:
-    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
+    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     u, initial = (torch.randn(33, size, generator=generator).to(device) for size in (130, 40))
     systems = [System(40, 168.0)] * 130

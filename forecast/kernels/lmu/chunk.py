@@ -76,7 +76,7 @@ def _inside(
 def scan(
     drive: Float[Tensor, "N K1 d"], initial: Float[Tensor, "N d"], power: Float[Tensor, "d d"]
 ) -> Float[Tensor, "N K d"]:
-    """Give `s_0, ..., s_(K-1)` of `s_(k+1) = s_k power + drive_k`, s_0 being `initial`."""
+    """Compute `s_0, ..., s_(K-1)` of `s_(k+1) = s_k power + drive_k`, s_0 being `initial`."""
     state, states = initial, [initial]
     for change in drive.unbind(1):
         state = torch.addmm(change, state, power)

@@ -35,6 +35,6 @@ def memory(
 
 @functools.lru_cache(maxsize=256)
 def _both(system: System, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "d1 d"]:
-    """Put Abar and Bbar on top of each other, transposed."""
+    """Stack Abar and Bbar, transposed."""
     a, b = matrices(system)
     return torch.cat([a.T, b[None]]).to(device, dtype)

@@ -26,7 +26,7 @@ ORDER_PER_CYCLE = 4.6
 
 
 class System(NamedTuple):
-    """Name a discretised memory.
+    """A discretised LMU: its order, window and step.
 
     Attributes:
         order: d, Legendre coefficients kept of the window.
@@ -41,7 +41,7 @@ class System(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def matrices(system: System) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
-    """Give Abar and Bbar of `m_t = Abar m_(t-1) + Bbar u_t` in float64."""
+    """Compute Abar and Bbar of `m_t = Abar m_(t-1) + Bbar u_t` in float64."""
     order, window, step = system
     row = np.arange(order, dtype=np.float64)[:, None]
     column = row.T
@@ -55,7 +55,7 @@ def matrices(system: System) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]
 
 @functools.lru_cache(maxsize=32)
 def impulse(system: System, steps: int) -> Float[Tensor, "T d"]:
-    """Give `Abar^t Bbar` for t = 0 to T - 1, doubling the known part: few products, all exact."""
+    """Compute `Abar^t Bbar` for t = 0 to T - 1 by doubling: few products, all exact."""
     power, column = matrices(system)
     response = column[None]
     while response.shape[0] < steps:
@@ -66,7 +66,7 @@ def impulse(system: System, steps: int) -> Float[Tensor, "T d"]:
 
 @functools.lru_cache(maxsize=32)
 def powers(system: System, steps: int) -> Float[Tensor, "T d d"]:
-    """Give `Abar^t` for t = 1 to T."""
+    """Compute `Abar^t` for t = 1 to T."""
     power, _ = matrices(system)
     stack = power[None]
     while stack.shape[0] < steps:
@@ -89,5 +89,5 @@ def read_out(
 
 
 def least_order(window: int | float, period: int | float) -> int:
-    """Say how large an order must be to hold a pattern of this period [steps] over the window."""
+    """Return the order that represents a pattern of this period [steps] over the window."""
     return math.ceil(ORDER_PER_CYCLE * window / period)

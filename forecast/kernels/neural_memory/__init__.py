@@ -132,7 +132,7 @@ def choose(
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses for each kind of call."""
+    """Return what `auto` chooses for each kind of call, and why."""
     return [
         choose(device, dtype).row("memory"),
         choose(device, dtype, tokens=1).row("memory, one token"),
@@ -154,7 +154,7 @@ def _triton_obstacle(
 
 @functools.cache
 def self_check(device: torch.device) -> str:
-    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
+    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     q, k, v, held = (
         torch.randn(2, 2, length, 40, generator=generator).to(device)

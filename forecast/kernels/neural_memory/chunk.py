@@ -35,7 +35,7 @@ from forecast.kernels.neural_memory.reference import CHUNK, Gradient, State
 
 
 class Chunks(NamedTuple):
-    """Hold what a scan needs of all chunks.
+    """What a scan needs of all chunks.
 
     Attributes:
         inverse: (I + L)^-1; None for the identity.
@@ -58,7 +58,7 @@ Backward = Callable[[Chunks, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Scan(NamedTuple):
-    """Name the two directions of a scan."""
+    """The two directions of a scan."""
 
     forward: Forward
     backward: Backward
@@ -159,7 +159,7 @@ def _run(
 
 
 def between(x: Float[Tensor, "... C"]) -> Float[Tensor, "... C C"]:
-    """Give `exp(sum of x_s for j < s <= i)` at (i, j), and 0 above the diagonal.
+    """Compute `exp(sum of x_s for j < s <= i)` at (i, j), and 0 above the diagonal.
 
     Summed down the rows: a difference of two running sums is NaN where x is -inf, and less exact.
     """
@@ -224,7 +224,7 @@ class _Scan(torch.autograd.Function):
 def forward(
     chunks: Chunks, held: Float[Tensor, "N R V"]
 ) -> tuple[Float[Tensor, "N G C V"], Float[Tensor, "N G1 R V"]]:
-    """Give the errors of all chunks, and the states before each and after the last."""
+    """Compute the errors of all chunks, and the states before each and after the last."""
     inverse, values, predict, change, decay = chunks
     states = held.new_empty(len(held), values.shape[1] + 1, *held.shape[1:])
     states[:, 0] = held
@@ -245,7 +245,7 @@ def forward(
 def backward(
     chunks: Chunks, d_errors: Float[Tensor, "N G C V"], d_states: Float[Tensor, "N G1 R V"]
 ) -> tuple[Float[Tensor, "N G C V"], Float[Tensor, "N G1 R V"]]:
-    """Give the gradients of the values, and of the states along every way."""
+    """Compute the gradients of the values, and of the states along every path."""
     inverse, values, predict, change, decay = chunks
     d_values, total = torch.empty_like(values), torch.empty_like(d_states)
     total[:, -1] = d_states[:, -1]

@@ -83,7 +83,7 @@ def deep_memory(
 
 
 def begin(first: Layers, batch: int, *, momentum: bool) -> DeepState:
-    """Give the state before the first token of streams: nothing has been learned."""
+    """Return the state before the first token of streams: nothing has been learned."""
     nothing = Layers(*(x.new_zeros(batch, *x.shape) for x in first))
     place = torch.zeros(batch, dtype=torch.int64, device=first.inner.device)
     return DeepState(nothing, nothing if momentum else None, nothing, place)
@@ -100,7 +100,7 @@ def choose(tokens: int, place: Int[Tensor, " B"] | None = None) -> Choice:
 
 
 def explain() -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses for each kind of call."""
+    """Return what `auto` chooses for each kind of call, and why."""
     return [choose(CHUNK).row("memory, deep"), choose(1).row("memory, deep, one token")]
 
 

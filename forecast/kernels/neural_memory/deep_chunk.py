@@ -40,7 +40,7 @@ _GROUP = 16
 
 
 class Written(NamedTuple):
-    """Hold consecutive tokens.
+    """Consecutive tokens.
 
     Attributes:
         q: queries.
@@ -65,7 +65,7 @@ class Written(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Hold the change of the weights and its momentum, all of them (N, ...)."""
+    """Change of the weights and its momentum, all of them (N, ...)."""
 
     change: Layers
     surprise: Layers | None
@@ -124,7 +124,7 @@ def _planes(layers: Layers, heads: int) -> Layers:
 
 
 def _named(answer: Tensor, *layers: Tensor | None) -> tuple[Float[Tensor, "N T V"], Held, Layers]:
-    """Name what `_group` returns: answers, what is held behind them, and the last anchor."""
+    """Name the results of `_group`: outputs, the state behind them, and the last anchor."""
     change, anchor, surprise = (Layers(*layers[i : i + 2]) for i in (0, 2, 4))  # pyright: ignore[reportArgumentType]
     return answer, Held(change, surprise if layers[4] is not None else None), anchor
 

@@ -34,7 +34,7 @@ CHUNK = 16
 
 
 class Layers(NamedTuple):
-    """Hold a matrix of each layer.
+    """A matrix of each layer.
 
     Attributes:
         inner: from keys to inner features.
@@ -46,7 +46,7 @@ class Layers(NamedTuple):
 
 
 class DeepState(NamedTuple):
-    """Hold what is carried from token to token.
+    """State carried from token to token.
 
     Attributes:
         change: what was learned: the weights less the first ones.
@@ -62,7 +62,7 @@ class DeepState(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """Hold the gradients of tokens: outer products, of which these are the sides.
+    """Gradients of tokens: outer products, of which these are the factors.
 
     Attributes:
         features: SiLU(k W1); `features^T error` goes into the outer matrix.
@@ -78,7 +78,7 @@ class Slopes(NamedTuple):
 
 
 def slopes(k: Float[Tensor, "*n T K"], v: Float[Tensor, "*n T V"], weights: Layers) -> Slopes:
-    """Give minus the gradients of `|v - M(k)|^2 / 2` in the weights of M."""
+    """Compute minus the gradients of `|v - M(k)|^2 / 2` in the weights of M."""
     z = k @ weights.inner
     gate = torch.sigmoid(z)
     features = z * gate
@@ -92,12 +92,12 @@ def slopes(k: Float[Tensor, "*n T K"], v: Float[Tensor, "*n T V"], weights: Laye
 
 
 def step_size(write: Float[Tensor, "*n T"], size: Float[Tensor, "*n T"]) -> Tensor:
-    """Give the step of tokens, small enough for weights that move much."""
+    """Compute the step size of tokens, small enough for weights that move much."""
     return write / (CHUNK * size.clamp(min=1.0))
 
 
 def added(first: Layers, change: Layers) -> Layers:
-    """Give the weights that a change from the first ones makes."""
+    """Add a change to the initial weights."""
     return Layers(first.inner + change.inner, first.outer + change.outer)
 
 

@@ -17,7 +17,7 @@ _SAFE = 0.5
 
 
 class Gates(NamedTuple):
-    """Hold the gates as `memory` takes them; the last two are logarithms, never of rounded numbers.
+    """Gates as `memory` takes them; the last two are logarithms, never of rounded numbers.
 
     Attributes:
         write: theta, the size of a token's step.

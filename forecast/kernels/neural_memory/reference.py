@@ -25,7 +25,7 @@ CHUNK = 64
 
 
 class State(NamedTuple):
-    """Hold what is carried from token to token.
+    """State carried from token to token.
 
     Attributes:
         memory: M, the map from keys to values.

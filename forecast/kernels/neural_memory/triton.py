@@ -33,7 +33,7 @@ TOKENS = 16
 
 @triton.jit
 def _place(rows, columns, height, width, stride):
-    """Give the places of a block of a matrix, and which of them lie inside."""
+    """Return the offsets of a block of a matrix, and the mask of those inside."""
     inside = (rows < height)[:, None] & (columns < width)[None, :]
     return rows.to(tl.int64)[:, None] * stride + columns[None, :], inside
 
@@ -63,7 +63,7 @@ def _forward(inverse, values, predict, change, decay, states, errors, chunks, to
              MOMENTUM: tl.constexpr, PREDICT: tl.constexpr, SOLVE: tl.constexpr,
              TOKENS: tl.constexpr, KEYS: tl.constexpr, COLUMNS: tl.constexpr,
              PRECISION: tl.constexpr, UPCAST: tl.constexpr):  # fmt: skip
-    """Give the errors of all chunks, and the states before each and after the last."""
+    """Compute the errors of all chunks, and the states before each and after the last."""
     plane = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     token, key = tl.arange(0, TOKENS), tl.arange(0, KEYS)
@@ -106,7 +106,7 @@ def _backward(inverse, d_errors, predict, change, decay, d_states, d_values, tot
               keys, width, MOMENTUM: tl.constexpr, PREDICT: tl.constexpr, SOLVE: tl.constexpr,
               TOKENS: tl.constexpr, KEYS: tl.constexpr, COLUMNS: tl.constexpr,
               PRECISION: tl.constexpr, UPCAST: tl.constexpr):  # fmt: skip
-    """Give the gradients of the values, and of the states along every way."""
+    """Compute the gradients of the values, and of the states along every path."""
     plane = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     token, key = tl.arange(0, TOKENS), tl.arange(0, KEYS)
@@ -192,7 +192,7 @@ def backward(
 
 
 def _launch(chunks: Chunks) -> tuple[tuple[int, int], dict[str, Tensor], dict[str, Any]]:
-    """Give the grid, the inputs and the sizes that both kernels take."""
+    """Return the grid, the inputs and the sizes that both kernels take."""
     inverse, values, predict, change, decay = chunks
     planes, count, tokens, width = values.shape
     momentum = decay.shape[2] > 1

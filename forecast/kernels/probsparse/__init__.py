@@ -123,7 +123,7 @@ def choose(device: torch.device, dtype: torch.dtype, *, mode: Mode, head_width: 
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses for each kind of call."""
+    """Return what `auto` chooses for each kind of call, and why."""
     modes: tuple[Mode, ...] = ("exact", "shared", "published")
     return [choose(device, dtype, mode=mode).row(f"probsparse, {mode}") for mode in modes]
 
@@ -136,7 +136,7 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype, mode: Mode, head_
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
+    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 130, 64, generator=generator).to(device, dtype) for _ in range(3))
     sample = draw("shared", 130, 130, 5, generator)

@@ -81,7 +81,7 @@ def attend(
 
 
 def lazy(v: Float[Tensor, "B H S E"], queries: int, causal: bool) -> Float[Tensor, "B H L E"]:
-    """Give the answer of a lazy query at every position: the mean of the values it may see."""
+    """Compute the output of a lazy query at every position: the mean of the values it may see."""
     if not causal:
         return v.mean(2, keepdim=True).expand(-1, -1, queries, -1)
     count = torch.arange(1, v.shape[2] + 1, device=v.device, dtype=v.dtype)

@@ -62,7 +62,7 @@ def total(values: Float[Tensor, m * rest], offsets: Int[Tensor, " T1"]) -> Tenso
 
 
 def owners(offsets: Int[Tensor, " T1"]) -> Int[Tensor, " m"]:
-    """Give the segment of each message."""
+    """Return the segment of each message."""
     return torch.repeat_interleave(offsets.diff())
 
 
@@ -77,13 +77,13 @@ def choose(device: torch.device, dtype: torch.dtype, width: int = 16) -> Choice:
 
 
 def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Tell what `auto` chooses."""
+    """Return what `auto` chooses, and why."""
     return [choose(device, dtype).row("segment")]
 
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
+    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     offsets = torch.tensor([0, 1, 1, 64, 129, 259], device=device)
     scores = torch.randn(259, 3, generator=generator).to(device, dtype)

@@ -65,7 +65,7 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each part of the state of a stream."""
+        """Return the shape of each part of the state of a stream."""
         channels, width = self.write.out_features, self.read.out_features
         shapes: dict[str, tuple[int, ...]] = {"memory": (channels, self.order)}
         if self.spiking:

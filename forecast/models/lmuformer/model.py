@@ -42,7 +42,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LMUFormerConfig:
-    """Choose the size of an LMUFormer.
+    """Config of LMUFormer.
 
     Attributes:
         width: D, numbers that stand for a step between the layers.
@@ -94,7 +94,7 @@ class LMUFormerConfig:
 
 
 class Sizes(NamedTuple):
-    """Hold what a config leaves to the season of the data, filled in."""
+    """Sizes of the network, what the config leaves open filled in from the season of the data."""
 
     windows: tuple[int, ...]
     order: int
@@ -127,7 +127,7 @@ def sizes(config: LMUFormerConfig, season: int) -> Sizes:
 
 
 def _ample(window: int, season: int) -> int:
-    """Give an order a fifth above what the season needs, a multiple of 8."""
+    """Return an order a fifth above what the season needs, a multiple of 8."""
     return 8 * math.ceil(least_order(window, season) * 1.2 / 8)
 
 
@@ -185,7 +185,7 @@ class LMUFormer(StatefulModel):
             )
 
     def state_sizes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shapes of a stream's `embed*` rows and `block*` memories."""
+        """Return the shapes of a stream's `embed*` rows and `block*` memories."""
         shapes: dict[str, tuple[int, ...]] = {}
         for number, layer in enumerate(cast("list[Embedding]", self.embed)):
             shapes[f"embed{number}"] = (self.config.kernel - 1, layer.inputs)
@@ -194,7 +194,7 @@ class LMUFormer(StatefulModel):
         return shapes
 
     def network(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
-        """Give what the network adds behind the last K rows, and its state after them."""
+        """Compute what the network adds behind the last K rows, and its state after them."""
         tokens, live, after = piece.inputs, piece.live, State()
         for number, layer in enumerate(self.embed):
             if live is not None:

@@ -31,7 +31,7 @@ _LEAST_VARIANCE = 1e-4
 
 
 class Known(NamedTuple):
-    """Hold what is known of rows: missing values held, and where each value begins.
+    """Rows with missing values held at the last observed one, and where each value begins.
 
     Attributes:
         values: the rows; before the first observation that one.
@@ -62,7 +62,7 @@ class Known(NamedTuple):
 def hold(
     values: Float[Tensor, "N L V"], seen: Bool[Tensor, "N L V"] | None, before: State
 ) -> Known:
-    """Hold missing values.
+    """Replace missing values by the last observed one.
 
     Args:
         values: the rows, 0 where a value is missing.
@@ -88,7 +88,7 @@ def hold(
 def fading_scale(
     known: Known, state: Float[Tensor, "N V 2"], half_life: float, backend: str
 ) -> tuple[Float[Tensor, "N L V"], Float[Tensor, "N L V"], Float[Tensor, "N V 2"]]:
-    """Give the mean and deviation of the past at every row, rows fading exponentially.
+    """Compute the exponentially weighted mean and deviation of the past at every row.
 
     A memory of order 1 is exponential smoothing: `theta m' = u - m`.
 
@@ -147,7 +147,7 @@ class DirectPath(nn.Module):
         self.register_buffer("level", level, persistent=False)
 
     def sizes(self, together: int) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each part of the state of a stream of V values."""
+        """Return the shape of each part of the state of a stream of V values."""
         return {"recent": (together, self.rows - 1), "direct": (together, self.order)}
 
     def forward(
@@ -167,7 +167,7 @@ class DirectPath(nn.Module):
     def features(
         self, known: Known, before: State, kept: int, backend: str = "auto"
     ) -> tuple[Float[Tensor, "N V K X"], State]:
-        """Give what is mapped, and the state after the last row."""
+        """Return the inputs of the linear map, and the state after the last row."""
         streams, rows, together = known.values.shape
         signal = known.values.transpose(1, 2).reshape(-1, rows)  # (N V, L)
         held = known.seeded(before["direct"], self.level[: self.order]).flatten(0, 1)

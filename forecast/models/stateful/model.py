@@ -31,7 +31,7 @@ _PIECE = 1_024
 
 
 class Piece(NamedTuple):
-    """Hold consecutive rows of streams, as a network reads them.
+    """Consecutive rows of streams, as a network reads them.
 
     Attributes:
         inputs: values, which of them were observed, and the calendar, as far as the model wants
@@ -246,7 +246,7 @@ def own_part(state: State, prefix: str) -> State:
 def _examples(
     model: StatefulModel, direct: DirectPath, part: Segments
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give the features of the direct path and the changes they should give.
+    """Return the features of the direct path and the changes they are fitted to.
 
     Origins with a missing target are left out.
     """

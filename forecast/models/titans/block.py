@@ -72,12 +72,12 @@ class Block(nn.Module):
 
     @property
     def grid(self) -> int:
-        """Tell in tokens how far apart streams must be, or at one place, to be run together."""
+        """Period [tokens] within which the positions of streams must agree to be run together."""
         memory = 1 if self.memory is None else self.memory.hold.grid
         return math.lcm(memory, self.window) if self.variant == "context" else memory
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each part of the state of a stream."""
+        """Return the shape of each part of the state of a stream."""
         shapes: dict[str, tuple[int, ...]] = {} if self.memory is None else self.memory.sizes()
         if self.attention is not None:
             shapes |= self.attention.sizes()

@@ -22,7 +22,7 @@ from forecast.kernels.attention import attention
 from forecast.layers import RMSNorm, RowLinear
 from forecast.layers.recomputed import recomputed
 from forecast.models.stateful.model import State
-from forecast.models.titans.memory_store import HOLDS, Kind
+from forecast.models.titans.memory_store import STORES, Kind
 
 Target = Literal["next", "self"]
 # Tokens, the last, of which everything is kept for the gradient: half a gigabyte at width 128.
@@ -35,7 +35,7 @@ _ROTARY_BASE = 10_000.0
 
 
 class Tokens(NamedTuple):
-    """Hold what is known of tokens besides their values.
+    """Masks, positions and times of tokens: what is known of them besides their values.
 
     Of streams that do not begin together the later ones are filled up in front with tokens that
     stand for nothing: they leave the state as it is, and none is seen by another token.
@@ -52,7 +52,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def at(cls, place: Int[Tensor, "N T"], live: Bool[Tensor, "N T"]) -> Tokens:
-        """Find out which are absent."""
+        """Build from positions; absent tokens have negative ones."""
         absent = place < 0
         return cls(place, live, absent if absent.any() else None)
 
@@ -62,17 +62,17 @@ class Tokens(NamedTuple):
         return Tokens(self.place[:, some], self.live[:, some], absent)
 
     def kept(self, x: Float[Tensor, "N T X"]) -> Float[Tensor, "N T X"]:
-        """Put 0 in place of what absent tokens gave."""
+        """Zero the outputs of absent tokens."""
         return x if self.absent is None else x.masked_fill(self.absent.unsqueeze(2), 0.0)
 
     def visible(self, most: int | Int[Tensor, "N T"]) -> Int[Tensor, "N T"]:
-        """Tell how many of the last tokens each may see, itself among them."""
+        """Return how many of the last tokens each may attend to, itself among them."""
         # An absent token sees itself, so that it is a number: nobody asks which.
         return torch.minimum(self.place + 1, torch.as_tensor(most)).clamp(min=1)
 
 
 class Readings(NamedTuple):
-    """Hold what a memory does with tokens.
+    """What a memory did with tokens, recorded for a report.
 
     Attributes:
         error: squared length of what a value is from what the memory gives for its key before it
@@ -109,7 +109,7 @@ class Memory(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.momentum, self.target = heads, momentum, target
-        self.hold = HOLDS[kind](heads, width // heads, backend=backend)
+        self.hold = STORES[kind](heads, width // heads, backend=backend)
         self.norm = RMSNorm(width)
         self.project = RowLinear(width, 3 * width, bias=False)
         self.mix = nn.Parameter(torch.empty(_KERNEL, 3 * width))
@@ -122,7 +122,7 @@ class Memory(nn.Module):
         nn.init.uniform_(self.mix, -1 / math.sqrt(_KERNEL), 1 / math.sqrt(_KERNEL))
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each part of the state of a stream."""
+        """Return the shape of each part of the state of a stream."""
         width = self.out.in_features
         shapes = self.hold.sizes(self.momentum) | {"ring": (_KERNEL - 1, 3 * width)}
         if self.target == "next":
@@ -145,7 +145,7 @@ class Memory(nn.Module):
         return self._answer(answer, inputs), after | changed
 
     def readings(self, tokens: Float[Tensor, "N T D"], known: Tokens, state: State) -> Readings:
-        """Tell what `forward` does with tokens."""
+        """Compute what `forward` does with tokens, for a report."""
         inputs = self.norm(tokens)
         _, k, v, _ = self._written(inputs, known, state)
         gate = self.gates(inputs, known)
@@ -168,7 +168,7 @@ class Memory(nn.Module):
         return self._answer(self.hold.recall(q, held), inputs)
 
     def gates(self, inputs: Float[Tensor, "N T D"], known: Tokens) -> kernel.Gates:
-        """Give how much each token writes, keeps and moves; one without observations is left out.
+        """Compute write, keep and momentum gates of each token; none without observations.
 
         Args:
             inputs: tokens, normalised.
@@ -208,7 +208,7 @@ class Memory(nn.Module):
     def _written(
         self, inputs: Float[Tensor, "N T D"], known: Tokens, state: State
     ) -> tuple[Tensor, Tensor, Tensor, State]:
-        """Give queries, the pairs that are written, and the state but for the memory."""
+        """Compute queries, the pairs that are written, and the state but for the memory."""
         q, k, v, ring = self._project(inputs, known, state["ring"])
         after: State = {"ring": ring}
         if self.target == "next":
@@ -219,7 +219,7 @@ class Memory(nn.Module):
     def _project(
         self, inputs: Float[Tensor, "N T D"], known: Tokens, ring: Float[Tensor, "N R X"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Give queries, keys and values, and the rows that the next convolution looks back on."""
+        """Compute queries, keys and values, and the rows that the next convolution needs."""
         count = inputs.shape[1]
         reach = torch.cat([ring, known.kept(self.project(inputs))], 1)
         mixed = _Mixed.apply(reach, self.mix, self.mix_bias)
@@ -266,7 +266,7 @@ class _Mixed(torch.autograd.Function):
 
 
 class WindowAttention(nn.Module):
-    """Attend to the last W tokens, and to P persistent ones that are always there.
+    """Attend to the last W tokens, and to P persistent (learned) ones.
 
     Places are told apart by rotating queries and keys; what persists turns along with the query.
     Every token brings a key from each of U sources.
@@ -294,7 +294,7 @@ class WindowAttention(nn.Module):
         self.speeds: list[float] = speeds.tolist()
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each part of the state of a stream: rotated keys, and values."""
+        """Return the shape of each part of the state of a stream: rotated keys, and values."""
         return {"pairs": (self.window - 1, self.sources, 2 * self.out.in_features)}
 
     def forward(
@@ -342,7 +342,7 @@ class WindowAttention(nn.Module):
         return self.out(answer.reshape(streams, count, width)), {"pairs": reach[:, count:]}
 
     def _turn(self, place: Int[Tensor, "N T"], dtype: torch.dtype) -> Float[Tensor, "N T 1 E"]:
-        """Give cosines and behind them sines, of angles that are exact however far the place."""
+        """Return cosines and behind them sines, of angles that are exact at any position."""
         speeds = torch.tensor(self.speeds, dtype=torch.float64, device=place.device)
         angle = place[:, :, None, None] * speeds
         return torch.cat([angle.cos(), angle.sin()], 3).to(dtype)

@@ -17,8 +17,8 @@ from forecast.models.stateful.model import State
 Kind = Literal["linear", "deep"]
 
 
-class Linear(nn.Module):
-    """Hold a matrix from keys to values for each head: M = V columns of a row for each key column.
+class LinearMemory(nn.Module):
+    """Linear memory: a matrix from keys to values per head, M = V columns of a row per key column.
 
     Its state is zero where nothing has been read.
     """
@@ -31,7 +31,7 @@ class Linear(nn.Module):
         self.square, self.backend = (heads, width, width), backend
 
     def sizes(self, momentum: bool) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each part of the state of a stream."""
+        """Return the shape of each part of the state of a stream."""
         names = ("memory", "surprise") if momentum else ("memory",)
         return dict.fromkeys(names, self.square)
 
@@ -59,8 +59,8 @@ class Linear(nn.Module):
         return q @ held
 
 
-class Deep(nn.Module):
-    """Hold two layers from keys to values for each head, twice as wide between them.
+class DeepMemory(nn.Module):
+    """Deep memory: two layers from keys to values per head, twice as wide between them.
 
     The state is what was learned besides the first weights, which are trained: zero where nothing
     has been read. Both matrices lie in one part, the second transposed: M = 4 K columns.
@@ -78,7 +78,7 @@ class Deep(nn.Module):
         self.outer = nn.Parameter(torch.zeros(heads, 2 * width, width))
 
     def sizes(self, momentum: bool) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each part of the state of a stream."""
+        """Return the shape of each part of the state of a stream."""
         names = ("memory", "anchor", "surprise") if momentum else ("memory", "anchor")
         return dict.fromkeys(names, self.shape)
 
@@ -123,4 +123,4 @@ def _packed(layers: kernel.Layers) -> Float[Tensor, "N H K M"]:
     return torch.cat([layers.inner, layers.outer.transpose(2, 3)], 3)
 
 
-HOLDS: dict[Kind, type[Linear | Deep]] = {"linear": Linear, "deep": Deep}
+STORES: dict[Kind, type[LinearMemory | DeepMemory]] = {"linear": LinearMemory, "deep": DeepMemory}

@@ -50,7 +50,7 @@ _FORGET = -5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TitansConfig:
-    """Choose the size of a Titans.
+    """Config of Titans.
 
     Attributes:
         width: D, numbers that stand for a patch between the layers.
@@ -178,7 +178,7 @@ class Titans(StatefulModel):
             nn.init.zeros_(self.direct.map.weight)
 
     def state_sizes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shapes of what a stream carries.
+        """Return the shapes of the state of a stream.
 
         They are `patch` rows, the `outlook` of the last whole patch, and the memories, convolutions
         and keys of `block*`.
@@ -192,7 +192,7 @@ class Titans(StatefulModel):
         return shapes
 
     def network(self, piece: Piece, before: State) -> tuple[Float[Tensor, "N K H V"], State]:
-        """Give what the network adds behind the last K rows, and its state after them."""
+        """Compute what the network adds behind the last K rows, and its state after them."""
         if piece.inputs.shape[1] == 1:
             return self._single(piece, before)
         # Streams whose patches, and segments or chunks of patches, end at the same row go together.

@@ -17,7 +17,7 @@ from forecast.models.todyformer.tokens import Tokens
 
 
 class TimeCode(nn.Module):
-    """Give a time as cosines whose frequencies fall from 1 by powers of ten.
+    """Encode a time as cosines whose frequencies fall from 1 by powers of ten.
 
     Args:
         width: cosines.

@@ -47,7 +47,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TodyformerConfig:
-    """Choose the size of a Todyformer.
+    """Config of Todyformer.
 
     Attributes:
         width: D, numbers that stand for a token.

@@ -40,7 +40,7 @@ _WINDOWS = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SensorTodyformerConfig:
-    """Choose the size of a Todyformer for sensors.
+    """Config of Todyformer for sensors.
 
     Attributes:
         width: D, numbers that stand for a token.
@@ -198,7 +198,7 @@ class _Block(nn.Module):
         code: Float[Tensor, "e D2"],
         offsets: Int[Tensor, " N1"],
     ) -> Float[Tensor, "N G D"]:
-        """Sum what each sensor hears, a few windows and patches at a time.
+        """Sum the messages to each sensor, a few windows and patches at a time.
 
         There are many more edges than sensors: of what lies on edges nothing is kept for the
         backward pass but computed again.

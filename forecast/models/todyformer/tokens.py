@@ -21,7 +21,7 @@ from forecast.batch import EventBatch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bucket:
-    """Hold the runs of nodes with about equally many tokens.
+    """The sequences of nodes with about equally many tokens.
 
     Attributes:
         rows: the tokens of each run; short runs repeat their first.
@@ -34,7 +34,7 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokens:
-    """Hold a window cut into patches.
+    """A window cut into patches.
 
     Attributes:
         node: the node of each token.
