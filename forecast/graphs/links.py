@@ -26,6 +26,7 @@ from forecast.graphs.history import FACTS
 from forecast.graphs.protocol import Split
 from forecast.graphs.section import GraphSection, digest_of, division
 from forecast.models.todyformer.link_rules import STARTS
+from forecast.scoring.comparison import loss
 from forecast.scoring.ranking import LinkSums, ShareSums
 
 # Time is counted in this share of the training span.
@@ -278,7 +279,7 @@ def build(
     )
     if spec is None and isinstance(data, LinkData):
         scores = score_rules(data.windows("val"), tuple(STARTS))
-        rule = max(scores, key=lambda name: float(str(scores[name]["mrr"])))
+        rule = min(scores, key=lambda name: loss("mrr", scores[name]["mrr"]))
         data = replace(data, spec=replace(given, rule=rule))
     part = "train" if spec is None else "test"
     if not len(data.windows(part)):
@@ -289,7 +290,7 @@ def build(
     return data
 
 
-def score_rules(windows: LinkBatches, names: tuple[str, ...]) -> dict[str, dict[str, object]]:
+def score_rules(windows: LinkBatches, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Score rules of links on the batches of a part."""
     time = windows.events.time
     lately = float(time[windows.numbers[-1]] - time[windows.numbers[0]])

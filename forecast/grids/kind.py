@@ -38,7 +38,6 @@ from forecast.training.loop import EVALUATION_BATCH, Fitted
 if TYPE_CHECKING:
     import xarray
 
-_MEASURES = ("mse", "mae", "rmse")
 NOUN = "grids"
 OPTIONS = frozenset[str]()
 
@@ -267,7 +266,7 @@ class GridTask:
         return Finished(
             forecaster=forecaster,
             metrics=metrics,
-            figures=flat(metrics, _MEASURES) | _table_figures(metrics["test"]),
+            figures=flat(metrics, "grid") | _table_figures(metrics["test"]),
             pictures=(picture,),
         )
 
