@@ -16,6 +16,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+# Matrix libraries multiply full tiles of rows and the rows left over by different code, whose sums
+# differ in the last bits. Where a series has to get the same bits alone and in any company, batches
+# are filled up to a multiple of this.
+TILE = 8
+
+
+def tiled_rows(count: int) -> int:
+    """Round a number of rows up to a multiple of `TILE`."""
+    return -(-count // TILE) * TILE
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeriesBatch:
@@ -42,6 +52,13 @@ class SeriesBatch:
     def rows(self, start: int, stop: int) -> SeriesBatch:
         """Take the samples from `start` up to `stop`."""
         return self._each(lambda tensor: tensor[start:stop])
+
+    def tiled(self) -> SeriesBatch:
+        """Fill the batch up to a multiple of `TILE` samples, by the last one."""
+        count = tiled_rows(len(self)) - len(self)
+        if not count:
+            return self
+        return self._each(lambda part: torch.cat([part, part[-1:].expand(count, *part.shape[1:])]))
 
     def to(self, device: torch.device | str) -> SeriesBatch:
         """Move every tensor to `device`."""
@@ -137,6 +154,10 @@ class Forecast:
     def point(self) -> Float[Tensor, "B H C"]:
         """Give the point forecast: the values, or of quantiles the median."""
         return self.values[..., self.quantiles.index(0.5)] if self.quantiles else self.values
+
+    def first(self, count: int) -> Forecast:
+        """Return the forecasts of the first `count` samples."""
+        return replace(self, values=self.values[:count])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,7 +41,7 @@ def init(
 
     Example: forecast init sales.csv --horizon 28
     """
-    from forecast import atomic, recipe
+    from forecast import atomic, outputs, recipe
     from forecast.errors import UsageError
     from forecast.grids import data as grids
     from forecast.grids import reading
@@ -57,6 +57,7 @@ def init(
         raise UsageError(
             f"{place} is there already.", hint="Add --force to overwrite it, or --out OTHER.toml."
         )
+    outputs.check_file(place, [file])
     resolved = recipe.load(
         file,
         model=model,

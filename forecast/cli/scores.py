@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from forecast.recipe import Recipe
 
 _MOST_NAMED = 3
+# Columns of a table whose errors stand beside the others; more have a table of their own.
+_BESIDE = 4
+# Measures without a unit, which compare series of any size.
+_FREE = ("mase", "wape")
 # Measures of grids that published tables hold, in their order.
 _OPENSTL = ("mse", "mae", "ssim", "psnr")
 _AREA = ("rmse", "mae", "bias", "acc")
@@ -26,17 +30,21 @@ def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
     # Counts scaled to [0, 1] have errors that four decimals do not show.
     figure = _unit if "openstl" in own else console.figure
     scaled = "scaled" if "openstl" in own else "standardised"
+    free = [key for key in _FREE if own.get(key) is not None]
+    columns = list(own["units"]) if len(own["units"]) <= _BESIDE else []
+    beside = "the columns after them are MAE in units of the data.\n" if columns else ""
     console.answer(
         f"Test part: {own['windows']:,} windows, {own['values']:,} values. MSE and MAE are on "
-        f"{scaled} values,\nthe columns after them are MAE in units of the data.\n"
+        f"{scaled} values{',' if beside else '.'}\n{beside}"
     )
-    columns = list(own["units"])[-4:]
-    header = ("model", *(MEASURES[key].heading for key in ("mse", "mae")), *columns)
+    shown = ("mse", "mae", *free)
+    header = ("model", *(MEASURES[key].heading for key in shown), *columns)
     rows = [
         (
             label,
             figure(figures["mse"]),
             figure(figures["mae"]),
+            *(_unit(figures.get(key)) for key in free),
             *(_unit(figures["units"][column]["mae"]) for column in columns),
         )
         for label, figures in {
@@ -45,14 +53,29 @@ def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
         }.items()
     ]
     console.table(header, rows, right=range(1, len(header)))
+    if not columns:
+        _show_columns(name, own, baselines)
     for method, found in own.get("intervals", {}).items():
         level, figures = list(found["levels"].items())[-1]
         leads = figures["coverage_by_lead"]
         console.answer(
             f"{level} % intervals, {method}: {figures['coverage']:.1%} covered, "
-            f"{min(leads):.0%} to {max(leads):.0%} by step, interval score "
+            f"{min(leads):.0%} to {max(leads):.0%} by step ahead, interval score "
             f"{figures['interval_score']:.3g}"
         )
+
+
+def _show_columns(
+    name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Print the MAE of every column of a wide table, a row for each."""
+    console.answer("\nMAE of each column, in units of the data:\n")
+    rows = [
+        (column, *(_unit(one["units"][column]["mae"]) for one in (own, *baselines.values())))
+        for column in own["units"]
+    ]
+    header = ("column", name, *baselines)
+    console.table(header, rows, right=range(1, len(header)))
 
 
 def _show_measures(
@@ -75,8 +98,8 @@ def _show_measures(
     console.table(header, rows, right=range(1, len(header)))
     if leads := own.get("mae_by_lead"):
         places = sorted({0, len(leads) // 4, len(leads) // 2, len(leads) - 1})
-        told = ", ".join(f"{leads[place]:.4g} at step {place + 1}" for place in places)
-        console.answer(f"MAE by step: {told}")
+        told = ", ".join(f"{leads[place]:.4g} at {place + 1}" for place in places)
+        console.answer(f"MAE by steps ahead: {told}")
 
 
 def _measure(value: float | None) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from forecast import artefact, atomic, kinds, recipe
+from forecast import artefact, atomic, kinds, outputs, recipe
 from forecast.contracts import AnyForecaster, Task
 from forecast.device import Stopwatch, choose_device, choose_precision, set_threads
 from forecast.errors import UsageError
@@ -127,6 +127,8 @@ def train(
     if start:
         _refuse_other_shape(start, model, lookback, horizon)
         resolved = kinds.continued(resolved, start)
+    if out is not None:
+        outputs.check_folder(out, _sources(resolved))
     device = distributed.device_of(
         choose_device(MODELS[resolved.model].device(resolved.train.device))
     )
@@ -290,6 +292,12 @@ def _refuse_other_shape(
                 f"--{name} {value} contradicts --init: that model has {name} {own[name]}.",
                 hint=f"Leave out --{name}, or train from new weights without --init.",
             )
+
+
+def _sources(resolved: Recipe) -> tuple[str, ...]:
+    """Return the files that a recipe's data come from."""
+    source = resolved.data.source
+    return (source,) if isinstance(source, str) else tuple(source)
 
 
 def _refuse_overwriting(out: str | Path | None, force: bool) -> None:

@@ -289,8 +289,8 @@ def _forward(forecaster: Forecaster, batch: SeriesBatch, device: torch.device) -
     model = forecaster.model.to(device)
     with memory_errors("predicting", size):
         parts: list[Forecast] = [
-            model(_without_idle_mask(batch.rows(start, start + size)).to(device))
-            for start in range(0, len(batch), size)
+            model(_without_idle_mask(some).tiled().to(device)).first(len(some))
+            for some in (batch.rows(start, start + size) for start in range(0, len(batch), size))
         ]
     values = torch.cat([part.values.cpu() for part in parts])
     return Forecast(values=values, quantiles=parts[0].quantiles)

@@ -39,7 +39,7 @@ def grid_scores():
 
 def graph_scores():
     sums = ValueSums(lambda values: values)
-    batch = SeriesBatch(context=torch.zeros(1, 1, 1), target=TRUTH)
+    batch = SeriesBatch(past=torch.zeros(1, 1, 1), target=TRUTH)
     sums.add(Forecast(values=PREDICTION), batch)
     return sums.result()
 

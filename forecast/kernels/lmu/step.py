@@ -23,7 +23,12 @@ def memory(
     m = initial
     for place, system in enumerate(systems):
         both = _both(system, u.dtype, u.device)
-        m = torch.cat([m, u[:, place : place + 1]], 1) @ both
+        drive = u[:, place : place + 1]
+        if system.order == 1:
+            # As a product of a matrix and a vector, rows would get other last bits by their place.
+            m = torch.addcmul(m * both[0], drive, both[1])
+        else:
+            m = torch.cat([m, drive], 1) @ both
         memories.append(m)
     return torch.stack(memories, 1) if len(memories) > 1 else memories[0].unsqueeze(1)
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from forecast.batch import DenseForecast, Forecast, SeriesBatch
+from forecast.batch import DenseForecast, Forecast, SeriesBatch, tiled_rows
 from forecast.batch.segments import SegmentBatch, Segments
 from forecast.errors import UsageError
 from forecast.layers import squared_error
@@ -138,9 +138,17 @@ class StatefulModel(nn.Module, ABC):
         Returns:
             The forecast (B, H, C), and the next state.
         """
+        count, filled = len(x), tiled_rows(len(x))
+        if filled != count and not torch.is_grad_enabled():
+            x = _filled(x, filled)
+            mask = None if mask is None else _filled(mask, filled)
+            time = None if time is None else _filled(time, filled)
+            state = {name: _filled(part, filled) for name, part in state.items()}
         seen = None if mask is None else mask.unsqueeze(1)
         values, state = _advance(self, x.unsqueeze(1), seen, time, state, 1, "auto")
-        return Forecast(values=values[:, 0]), state
+        if filled != count:
+            state = {name: part[:count] for name, part in state.items()}
+        return Forecast(values=values[:count, 0]), state
 
     def forward(self, batch: SeriesBatch) -> Forecast:
         """Forecast what follows windows, by what lies in them and nothing before.
@@ -221,6 +229,11 @@ class StatefulModel(nn.Module, ABC):
         if self.direct is not None:
             direct = self.direct
             direct.solve(_examples(self, direct, train), _examples(self, direct, val))
+
+
+def _filled(part: Tensor, count: int) -> Tensor:
+    """Repeat the last row of a tensor until it has `count` rows."""
+    return torch.cat([part, part[-1:].expand(count - len(part), *part.shape[1:])])
 
 
 def own_part(state: State, prefix: str) -> State:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import forecast
+from forecast.batch import tiled_rows
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.models import building
@@ -27,7 +28,7 @@ from forecast.series.rolling_origin import carries_state
 from forecast.series.scaling import rounded
 from forecast.series.stream.rows import Issued, Rows
 from forecast.series.stream.store import SPARE, Store
-from forecast.series.stream.window import RollingWindow
+from forecast.series.stream.window import RollingWindow, weight_of
 from forecast.tables import formats
 from forecast.tables.frequency import Frequency
 from forecast.tables.zones import to_utc
@@ -175,7 +176,7 @@ class Streamer:
             "format": str(FORMAT),
             "model": f"{self.forecaster.recipe.model} {digest.hexdigest()[:16]}",
             "version": forecast.__version__,
-            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+            "dtype": str(weight_of(model).dtype).removeprefix("torch."),
             "frequency": spec.frequency,
         }
 
@@ -248,9 +249,8 @@ class Streamer:
     def _forward(
         self, series: np.ndarray, x: np.ndarray, seen: Bool[np.ndarray, "B C"]
     ) -> np.ndarray:
-        # Below some rows the processor's library multiplies matrices in another order, and a series
-        # would get other last bits alone than in company.
-        spare = np.arange(max(0, SPARE - len(series)))
+        # Filled up to whole tiles, so that a series gets the same bits alone and in any company.
+        spare = np.arange(max(SPARE, tiled_rows(len(series))) - len(series))
         padding = ((0, len(spare)), (0, 0))
         rows = np.concatenate([series, spare])
         index = torch.from_numpy(rows).to(self._device)

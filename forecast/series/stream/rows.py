@@ -201,15 +201,16 @@ class RowReader:
     ) -> list[list[str]]:
         width = len(self._header)
         places = [self._header.index(name) for name in wanted]
-        texts = (line.decode(errors="replace").rstrip("\r\n") for _, line in numbered)
-        rows = csv.reader(texts, delimiter=self._delimiter)
+        texts = [line.decode(errors="replace").rstrip("\r\n") for _, line in numbered]
+        # One line more, which a quotation mark left open in the last one takes in.
+        rows = csv.reader([*texts, ""], delimiter=self._delimiter)
         records: list[list[str]] = []
-        for (number, _), cells in zip(numbered, rows, strict=False):
+        for count, ((number, _), cells) in enumerate(zip(numbered, rows, strict=False), 1):
+            if rows.line_num != count:
+                raise self._error(number, "A quotation mark is never closed.")
             if len(cells) != width:
                 raise self._error(number, f"The row has {len(cells)} cells, the header {width}.")
             records.append([cells[place] for place in places])
-        if len(records) < len(numbered):
-            raise self._error(numbered[len(records)][0], "A quotation mark is never closed.")
         return records
 
     def _objects(

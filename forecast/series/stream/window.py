@@ -13,6 +13,11 @@ from forecast.batch import Forecast, SeriesBatch, Spec
 from forecast.models.protocols import State
 
 
+def weight_of(model: nn.Module) -> Tensor:
+    """Return one tensor of a model, which has its device and precision; rules may have none."""
+    return next(iter(model.state_dict().values()), torch.empty(0))
+
+
 class RollingWindow(nn.Module):
     """Stream a model that forecasts from a window, by carrying the window.
 
@@ -28,7 +33,7 @@ class RollingWindow(nn.Module):
     def init_state(self, batch_size: int) -> State:
         """Give the state: the `past` rows, and what of them was `seen`."""
         size = (batch_size, self.spec.lookback, self.spec.variates)
-        device = next(self.model.parameters()).device
+        device = weight_of(self.model).device
         return {
             "past": torch.zeros(size, device=device),
             "seen": torch.zeros(size, dtype=torch.bool, device=device),
