@@ -23,6 +23,7 @@ import time
 import torch
 
 from forecast.graphs import data as graphs
+from forecast.graphs.score import baselines, error_sums, with_start
 from forecast.graphs.section import GRAPHS, GraphSection
 from forecast.models.todyformer.model import Todyformer, TodyformerConfig
 from forecast.models.todyformer.sensors import SensorTodyformer, SensorTodyformerConfig
@@ -56,7 +57,7 @@ class Report(Silence):
 @torch.no_grad()
 def score(model, data, part):
     model.eval()
-    sums = data.sums()
+    sums = error_sums(data)
     for batch in data.windows(part).batches(64):
         sums.add(model(batch), batch)
     return sums.result()
@@ -76,7 +77,7 @@ def words(result):
 
 def run(name, options):
     known = GRAPHS[name]
-    data = graphs.load(GraphSection(source=name, **known.options))
+    data = with_start(graphs.load(GraphSection(source=name, **known.options)))
     task = data.spec.task
     train = data.windows("train")
     print(f"\n{name}: {len(train)} windows to learn from", flush=True)
@@ -97,7 +98,7 @@ def run(name, options):
     fitted = fit(model, train, data.windows("val"), section, watcher=Report(len(train)))
     print(f"  best epoch {fitted.best_epoch}")
     for part in ("val", "test") if options.test else ("val",):
-        for rule, result in data.baselines(part).items():
+        for rule, result in baselines(data, part).items():
             print(f"  {rule} {part}: {words(result)}")
         before = time.process_time()
         result = score(model, data, part)

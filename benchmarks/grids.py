@@ -113,6 +113,7 @@ def measure_storage(options: argparse.Namespace, windows: int) -> dict[str, floa
     import torch
 
     from forecast.grids.data import load
+    from forecast.grids.score import error_sums
     from forecast.grids.section import GridSection
     from forecast.models.grid_baselines import grid_baselines
 
@@ -148,7 +149,7 @@ def measure_storage(options: argparse.Namespace, windows: int) -> dict[str, floa
         "windows": len(loaded.windows("test")),
     }
     before = _peak()
-    model, sums = grid_baselines(loaded.spec)["persistence"], loaded.sums()
+    model, sums = grid_baselines(loaded.spec)["persistence"], error_sums(loaded)
     for batch in loaded.windows("test").batches(256):
         sums.add(model(batch), batch)
     return figures | {"MB to score": round(_peak() - before, 1)}

@@ -6,7 +6,7 @@ A kind (`series`, `grids`, `graphs`) is a module that has what `Kind` lists. It 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -218,6 +218,7 @@ class Request:
         date_format: of times in the inputs.
         timezone: of times in the inputs.
         fill: what becomes of missing cells.
+        settings: further ways to read a table, `data.key=value`.
         history: a file of rows before those of the inputs.
         future: a file of what is known in advance.
         level: levels of prediction intervals [%].
@@ -236,6 +237,7 @@ class Request:
     date_format: str | None = None
     timezone: str | None = None
     fill: str | None = None
+    settings: tuple[str, ...] | None = None
     history: str | None = None
     future: str | None = None
     level: tuple[float, ...] | None = None
@@ -311,8 +313,16 @@ class Kind(Protocol):
         """Forecast files into files."""
         ...
 
-    def predict_frame(self, forecaster: Any, frame: pl.DataFrame) -> pl.DataFrame:
-        """Forecast a frame in memory, as the model server does; of grids one row for a cell."""
+    def predict_frame(
+        self, forecaster: Any, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+    ) -> pl.DataFrame:
+        """Forecast a frame in memory, as the model server does; of grids one row for a cell.
+
+        Args:
+            forecaster: the forecaster.
+            frame: what is known.
+            level: levels of prediction intervals [%], of series alone.
+        """
         ...
 
     def restore(
@@ -385,4 +395,17 @@ def refuse_changed(forecaster: AnyForecaster, digest: str) -> None:
             f"{trained_on['source']} has changed since training: the digest of its content was "
             f"{trained_on['digest']} and is {digest}.",
             hint="Name the file as an argument to score it as new data.",
+        )
+
+
+def refuse_level(level: Sequence[float] | None) -> None:
+    """Refuse levels of intervals where there are none.
+
+    Raises:
+        UsageError: some are asked for.
+    """
+    if level:
+        raise UsageError(
+            "This forecaster has no prediction intervals; those of series alone have.",
+            hint="Leave `level` out.",
         )

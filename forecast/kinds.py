@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -108,6 +109,7 @@ def evaluate(
     recipe: Recipe | None = None,
     *,
     cold: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a trained forecaster, with the baselines beside it.
 
@@ -118,8 +120,18 @@ def evaluate(
         device: where to run.
         recipe: one whose data section is taken instead of the forecaster's own.
         cold: let a model that carries a state forecast from the lookback alone.
+        reading: fields of `TableOptions` in which a table differs from the training table.
 
     Returns:
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
     """
-    return of(forecaster.recipe.model).evaluate(forecaster, source, device, recipe, cold=cold)
+    kind = of(forecaster.recipe.model)
+    if not reading:
+        return kind.evaluate(forecaster, source, device, recipe, cold=cold)
+    if forecaster.spec.kind != "series" or source is None:
+        raise UsageError(
+            f"How a file is read, data.{next(iter(reading))}, is said of a table that is named.",
+            hint="Name the table, or leave --set out.",
+        )
+    # Tables alone are read in ways that a user may state.
+    return cast(Any, kind).evaluate(forecaster, source, device, recipe, cold=cold, reading=reading)

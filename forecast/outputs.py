@@ -112,12 +112,11 @@ def destinations(sources: Sequence[str], out: Path | None, suffix: str | None = 
                 hint="Name a folder for them: --out forecasts/",
             )
         return []
-    folder = out.is_dir() or str(out).endswith("/") or (len(sources) > 1 and not out.suffix)
-    if not folder:
+    if not is_folder(out):
         if len(sources) > 1:
             raise UsageError(
                 f"{len(sources)} inputs cannot go into the one file {out}.",
-                hint="Name a folder: --out forecasts/",
+                hint="Name a folder, without a suffix: --out forecasts/",
             )
         return [check_file(out, sources)]
     check_folder(out)
@@ -135,6 +134,14 @@ def destinations(sources: Sequence[str], out: Path | None, suffix: str | None = 
         refuse_input(place, sources)
     out.mkdir(parents=True, exist_ok=True)
     return places
+
+
+def is_folder(out: Path) -> bool:
+    """Whether an output is a folder: one that is there, or a name without a suffix.
+
+    How many inputs there are, which a pattern decides, has no part in it.
+    """
+    return out.is_dir() if out.exists() else not out.suffix
 
 
 def refuse_input(

@@ -33,12 +33,20 @@ class SegmentBatch(SeriesBatch):
     Attributes:
         scored: K; the last K positions of `past` are scored.
         counted: which of them count; None for all.
+        observed_past: `past` as targets have it, where a model reads something else.
+        observed_mask: its mask.
+        center: mean by which the row of each scored position was scaled; None for 0.
+        spread: deviation by which it was.
         history: rows of `past`, the first, that only those segments have that carry a state.
         carrying: which segments these are; None for none.
     """
 
     scored: int
     counted: Bool[Tensor, "B K"] | None = None
+    observed_past: Float[Tensor, "B L C"] | None = None
+    observed_mask: Bool[Tensor, "B L C"] | None = None
+    center: Float[Tensor, "B K C"] | None = None
+    spread: Float[Tensor, "B K C"] | None = None
     history: int = 0
     carrying: Bool[Tensor, " B"] | None = None
 
@@ -48,12 +56,17 @@ class SegmentBatch(SeriesBatch):
         The targets are a view: what overlaps is not copied.
         """
         assert self.target is not None
-        values, mask = self._dense(self.past, self.target), None
-        if self.past_mask is not None:
+        past, seen = self.past, self.past_mask
+        if self.observed_past is not None:
+            past, seen = self.observed_past, self.observed_mask
+        values, mask = self._dense(past, self.target), None
+        if seen is not None:
             observed = self.target_mask
             if observed is None:
                 observed = torch.ones_like(self.target, dtype=torch.bool)
-            mask = self._dense(self.past_mask, observed)
+            mask = self._dense(seen, observed)
+        if self.center is not None and self.spread is not None:
+            values = (values - self.center[:, :, None]) / self.spread[:, :, None]
         if self.counted is not None:
             counted = self.counted[..., None, None]
             mask = counted.expand_as(values) if mask is None else mask & counted
@@ -155,30 +168,47 @@ class Segments:
             starts = starts.maximum(origins - self.lookback - history[:, None])
         inside = rows >= starts  # (B, L + H)
         rows = rows.maximum(starts)
-        values, calendar = self.series.values[rows], self.series.calendar
-        mask = None if self.series.mask is None else self.series.mask[rows]
-        if not inside.all():
-            seen = inside[..., None].expand_as(values)
-            mask = seen if mask is None else mask & seen
-            values = values * seen
+        series = self.series
+        values, mask = _gathered(series.values, series.mask, rows, inside)
         # A position counts by the row after it, which is its origin.
         after = slice(warm_up + 1, lookback + 1)
         counted = self.chosen[rows[:, after]] & inside[:, warm_up:lookback]
-        times = None if calendar is None else calendar[rows]
-        series_id = self.series.series_id
+        times = None if series.calendar is None else series.calendar[rows]
         past, future = slice(None, lookback), slice(lookback, None)
-        return SegmentBatch(
+        batch = SegmentBatch(
             past=values[:, past],
             past_mask=None if mask is None else mask[:, past],
             past_time=None if times is None else times[:, past],
             future_time=None if times is None else times[:, future],
             target=values[:, future],
             target_mask=None if mask is None else mask[:, future],
-            series_id=None if series_id is None else series_id[starts[:, 0]],
+            series_id=None if series.series_id is None else series.series_id[starts[:, 0]],
             scored=self.scored,
             counted=None if counted.all() else counted,
             history=longest,
             carrying=history > 0 if history is not None and longest else None,
+        )
+        if series.filled is None and series.center is None:
+            return batch
+        return self._with_inputs(batch, rows[:, past], inside[:, past])
+
+    def _with_inputs(self, batch: SegmentBatch, rows: Tensor, inside: Tensor) -> SegmentBatch:
+        """Replace what a model reads: gaps filled, and rows scaled by those up to each."""
+        past, mask = _gathered(*self.series.inputs, rows, inside)
+        center, spread = self.series.center, self.series.spread
+        if center is not None and spread is not None:
+            past = (past - center[rows]) / spread[rows]
+            center, spread = (part[rows[:, -self.scored :]] for part in (center, spread))
+            if mask is not None:
+                past = torch.where(mask, past, 0.0)
+        return replace(
+            batch,
+            past=past,
+            past_mask=mask,
+            observed_past=batch.past,
+            observed_mask=batch.past_mask,
+            center=center,
+            spread=spread,
         )
 
     def batches(self, size: int) -> Iterator[SegmentBatch]:
@@ -265,3 +295,15 @@ def _segments(
         horizon=windows.horizon,
         stride=stride,
     )
+
+
+def _gathered(
+    values: Tensor, mask: Tensor | None, rows: Tensor, inside: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Take rows of each segment; those before the start of its series are missing."""
+    values, mask = values[rows], None if mask is None else mask[rows]
+    if not inside.all():
+        seen = inside[..., None].expand_as(values)
+        mask = seen if mask is None else mask & seen
+        values = values * seen
+    return values, mask

@@ -25,15 +25,39 @@ _PART_NUMBERS = {"train": 0, "val": 1, "test": 2}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """Hold all rows of a data set on one device, in scaled space, missing cells as 0."""
+    """Hold all rows of a data set on one device, in scaled space, missing cells as 0.
+
+    Attributes:
+        values: the observed cells, which targets are taken from.
+        mask: which cells are observed; None for all.
+        filled: what a model reads where gaps are filled; None where it reads `values`.
+        readable: which cells of `filled` hold something.
+        rests_on: the last row that each filled cell rests on, hidden from origins up to it.
+        center: the mean of the rows up to each, of series that have no scale of their training.
+        spread: their deviation; 1, as `center` is 0, for other series.
+        unit: of series without a scale of their training, 1 in the units of the data; else NaN.
+    """
 
     values: Float[Tensor, "N C"]
     mask: Bool[Tensor, "N C"] | None = None
+    filled: Float[Tensor, "N C"] | None = None
+    readable: Bool[Tensor, "N C"] | None = None
+    rests_on: Int[Tensor, "N C"] | None = None
+    center: Float[Tensor, "N C"] | None = None
+    spread: Float[Tensor, "N C"] | None = None
+    unit: Float[Tensor, "S C"] | None = None
     calendar: Float[Tensor, "N F"] | None = None
     covariates: Float[Tensor, "N P"] | None = None
     known: Float[Tensor, "N K"] | None = None
     static: Float[Tensor, "S G"] | None = None
     series_id: Int[Tensor, " N"] | None = None
+
+    @property
+    def inputs(self) -> tuple[Float[Tensor, "N C"], Bool[Tensor, "N C"] | None]:
+        """What a model reads of each row, and which cells hold something."""
+        if self.filled is None:
+            return self.values, self.mask
+        return self.filled, self.readable
 
     def to(self, device: torch.device | str) -> Series:
         """Move every tensor to `device`."""
@@ -74,8 +98,16 @@ class Windows:
     def batch(self, index: Int[Tensor, " B"]) -> SeriesBatch:
         """Gather the windows with these numbers: one gather for each part that the data have."""
         first = self.origins[index] - self.lookback
-        past, target = self._split(self.series.values, first)
-        past_mask, target_mask = self._cut(self.series.mask, first)
+        inputs, readable = self.series.inputs
+        past, _ = self._split(inputs, first)
+        past_mask, _ = self._cut(readable, first)
+        _, target = self._split(self.series.values, first)
+        _, target_mask = self._cut(self.series.mask, first)
+        if self.series.rests_on is not None:
+            rests_on, _ = self._split(self.series.rests_on, first)
+            known = rests_on < self.origins[index][:, None, None]
+            past_mask = known if past_mask is None else past_mask & known
+            past = torch.where(past_mask, past, 0.0)
         past_time, future_time = self._cut(self.series.calendar, first)
         past_covariates, _ = self._cut(self.series.covariates, first)
         past_known, known_future = self._cut(self.series.known, first)

@@ -117,7 +117,7 @@ def dataset(name: str) -> Known:
 
 
 def kinds_of(source: str | Sequence[str]) -> tuple[Kind, ...]:
-    """Tell which kinds of data a name or a path may hold, the likeliest first, opening nothing.
+    """Return which kinds of data a name or a path may hold, the likeliest first, opening nothing.
 
     Args:
         source: the name of a known data set, a file, a folder or a pattern; or several.

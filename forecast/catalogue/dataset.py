@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
+from forecast.catalogue import files
 from forecast.catalogue.files import KnownFile
 from forecast.errors import DataError, UsageError
 
@@ -70,24 +72,22 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dataset:
-    """State what is published about one data set: files, how to read them, protocol, licence.
+class Published:
+    """What is published about a data set of any kind.
 
     Attributes:
         name: what commands and recipes call it.
         title: one line for people.
-        kind: the kind of data.
-        description: what was measured, in a sentence or two.
-        files: its files; the first is the table.
-        options: how to read the table, by the field names of `tables.TableOptions`.
-        rows: rows of the table.
-        variates: the columns forecast together, in the order of the file.
-        target: the variate most readers come for.
-        frequency: the step between rows as a pandas offset alias.
-        season: rows in the season that a seasonal baseline repeats.
-        lookback: past rows a model sees unless told otherwise.
-        horizon: rows to forecast unless told otherwise.
-        split: the published division into train, validation and test.
+        description: what was measured or recorded, in a sentence or two.
+        files: its files, where they are known bit for bit.
+        options: how to read and divide them, by the field names of the kind's data section.
+        rows: rows, frames, events or steps of the whole set.
+        variates: what is forecast, in the order of the files.
+        target: the one that most readers come for.
+        frequency: the step as a pandas offset alias; empty for events and frames without dates.
+        season: steps in the season that a seasonal baseline repeats, at least 1.
+        lookback: past steps a model sees unless told otherwise.
+        horizon: steps to forecast unless told otherwise.
         licence: the licence's short name and what it asks for.
         citation: whom to cite.
         source: the publisher's page.
@@ -95,18 +95,40 @@ class Dataset:
 
     name: str
     title: str
-    kind: Literal["series"] = "series"
     description: str
-    files: tuple[KnownFile, ...]
+    files: tuple[KnownFile, ...] = ()
     options: Mapping[str, Any]
     rows: int
     variates: tuple[str, ...]
     target: str
-    frequency: str
-    season: int
-    lookback: int = 96
-    horizon: int = 96
-    split: Split
+    frequency: str = ""
+    season: int = 1
+    lookback: int
+    horizon: int
     licence: str
     citation: str
     source: str
+
+    def paths(self) -> list[Path]:
+        """Find its files.
+
+        Raises:
+            NotFoundError: they are not there; says where they come from.
+            DataError: a file's content differs from the published one.
+        """
+        return [files.locate(file) for file in self.files]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset(Published):
+    """A published table of series; the first file is the table.
+
+    Attributes:
+        kind: the kind of data.
+        split: the published division into train, validation and test.
+    """
+
+    kind: Literal["series"] = "series"
+    lookback: int = 96
+    horizon: int = 96
+    split: Split

@@ -74,7 +74,7 @@ def sha256_of(path: Path) -> str:
 
 
 def verify(path: Path, file: KnownFile) -> bool:
-    """Say whether `path` holds exactly the bytes of `file`."""
+    """Return whether `path` holds exactly the bytes of `file`."""
     return (
         os.path.isfile(path) and path.stat().st_size == file.size and sha256_of(path) == file.sha256
     )
@@ -282,7 +282,7 @@ def _receive(
 
 
 def _publish(part: Path, stream: BinaryIO, target: Path, file: KnownFile, source: str) -> None:
-    """Give a complete download its name, if it is the published file."""
+    """Move a complete download to its name, if it is the published file."""
     stream.flush()
     os.fsync(stream.fileno())
     if not verify(part, file):
@@ -297,7 +297,7 @@ def _publish(part: Path, stream: BinaryIO, target: Path, file: KnownFile, source
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words what went wrong."""
+    """Describe in a few words what went wrong."""
     if isinstance(error, HTTPError):
         return f"{error.code} {error.reason}"
     cause = error.reason if isinstance(error, URLError) else error

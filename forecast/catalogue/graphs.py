@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from forecast.catalogue import files
+from forecast.catalogue.dataset import Published
 from forecast.catalogue.files import KnownFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GraphDataset:
-    """State what is published about one graph, as `Dataset` does for tables.
+class GraphDataset(Published):
+    """A published graph; its files are the events, or the readings and then the edges.
 
     Attributes:
-        name: what commands and recipes call it.
-        title: one line for people.
         kind: the kind of data.
-        description: what was recorded, in a sentence or two.
-        files: its files: the events, or the readings and then the edges.
-        options: how to read and divide them, by the field names of `GraphSection`.
-        rows: events, or steps, of the whole set.
-        variates: what is forecast.
-        target: the same, by one name.
-        frequency: the step as a pandas offset alias; empty for events.
-        season: steps in a season, at least 1.
-        lookback: events, or steps, that a model sees unless told otherwise.
-        horizon: steps to forecast unless told otherwise.
-        licence: the licence's short name and what it asks for.
-        citation: whom to cite.
-        source: the publisher's page.
     """
 
-    name: str
-    title: str
     kind: Literal["graph"] = "graph"
-    description: str
-    files: tuple[KnownFile, ...]
-    options: Mapping[str, Any]
-    rows: int
-    variates: tuple[str, ...]
-    target: str
-    frequency: str = ""
-    season: int = 1
     lookback: int = 4096
     horizon: int = 1
-    licence: str
-    citation: str
-    source: str
-
-    def paths(self) -> list[Path]:
-        """Find its files.
-
-        Raises:
-            NotFoundError: they are not there; says where they come from.
-            DataError: a file's content differs from the published one.
-        """
-        return [files.locate(file) for file in self.files]
 
 
 COLLEGEMSG = GraphDataset(
@@ -120,7 +81,9 @@ BITCOIN_OTC = GraphDataset(
     title="Who rates whom on a market for bitcoins, by the second",
     description=(
         "Ratings from -10 to 10 that traders on Bitcoin OTC gave each other, 2010 to 2016; no pair "
-        "occurs twice, so that whom one met says nothing of whom one meets."
+        "occurs twice, so that whom one met is whom one does not meet: of the 100 candidates that "
+        "a link is ranked against, up to 50 are past destinations of its source and can be ruled "
+        "out by construction."
     ),
     files=(
         KnownFile(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from forecast.catalogue import files
-from forecast.catalogue.files import KnownFile
+from forecast.catalogue.dataset import Published
 from forecast.errors import NotFoundError
 from forecast.paths import data_root
 
@@ -17,48 +16,19 @@ GRID_SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".npz", ".npy", ".zip", 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GridDataset:
-    """State what is published about one gridded data set, as `Dataset` does for tables.
+class GridDataset(Published):
+    """A published gridded data set.
 
     Attributes:
-        name: what commands and recipes call it.
-        title: one line for people.
         kind: the kind of data.
-        description: what was measured, in a sentence or two.
-        files: its files, where they are known bit for bit.
-        patterns: where else they lie under the data root: a pattern for each variable.
+        patterns: where its files lie under the data root if they are not known bit for bit: a
+            pattern for each variable.
         missing: what to say when they do not.
-        options: how to read and divide them, by the field names of `GridSection`.
-        rows: frames of the whole set.
-        variates: the fields of a frame.
-        target: the field most readers come for.
-        frequency: the step between frames as a pandas offset alias.
-        season: frames in a day, or in a year of months.
-        lookback: past frames a model sees unless told otherwise.
-        horizon: frames to forecast unless told otherwise.
-        licence: the licence's short name and what it asks for.
-        citation: whom to cite.
-        source: the publisher's page.
     """
 
-    name: str
-    title: str
     kind: Literal["grid"] = "grid"
-    description: str
-    files: tuple[KnownFile, ...] = ()
     patterns: tuple[str, ...] = ()
     missing: str = ""
-    options: Mapping[str, Any]
-    rows: int
-    variates: tuple[str, ...]
-    target: str
-    frequency: str
-    season: int
-    lookback: int
-    horizon: int
-    licence: str
-    citation: str
-    source: str
 
     def paths(self) -> list[Path]:
         """Find its files.
@@ -68,7 +38,7 @@ class GridDataset:
             DataError: a known file's content differs from the published one.
         """
         if self.files:
-            return [files.locate(file) for file in self.files]
+            return Published.paths(self)
         try:
             return locate(self.patterns)
         except NotFoundError as error:
@@ -81,7 +51,7 @@ class GridDataset:
 
 
 def locate(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Give the files that a path, a folder, a pattern or several of them stand for.
+    """Return the files that a path, a folder, a pattern or several of them stand for.
 
     Raises:
         NotFoundError: there are none.

@@ -47,7 +47,7 @@ _DEAD = (
 
 
 def other_name(name: str) -> str:
-    """Give the long name for a short one and the short one for a long one, levels kept."""
+    """Return the long name for a short one and the short one for a long one, levels kept."""
     variable, _, level = name.rpartition("_")
     if variable and level.replace(".", "").isdigit():
         return f"{other_name(variable)}_{level}"

@@ -112,8 +112,9 @@ def _scored(
 ) -> tuple[dict[str, dict[str, Any]], AnySpec, tuple[str, ...]]:
     """Score the baselines of one recipe; give the shape of its task and notices too."""
     from forecast.graphs import data as graphs
+    from forecast.graphs import score as graph_score
     from forecast.grids import data as grids
-    from forecast.grids.kind import score
+    from forecast.grids.score import score
     from forecast.grids.section import GridSection
     from forecast.recipe import DataSection
     from forecast.series import data as loading
@@ -125,7 +126,7 @@ def _scored(
         return score(None, data, "test"), data.spec, data.notices
     if not isinstance(section, DataSection):
         graph = graphs.load(section, lookback=window.lookback, horizon=window.horizon)
-        return graph.baselines("test"), graph.spec, graph.notices
+        return graph_score.baselines(graph, "test"), graph.spec, graph.notices
     prepared = loading.load(
         loading.read(section.source, section, keep=section.keep, leave_out=section.leave_out),
         split=section.split,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from forecast.cli import console
-from forecast.cli.options import AsJson, Device, Trained
+from forecast.cli.options import AsJson, Device, Set, Trained
 
 
 def evaluate(
@@ -28,6 +28,7 @@ def evaluate(
             help="Let a model that carries a state forecast from the rows of the lookback alone.",
         ),
     ] = False,
+    settings: Set = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +40,7 @@ def evaluate(
 
       forecast evaluate ./artefact new.csv --json
     """
-    from forecast import api, kinds
+    from forecast import api, kinds, recipe
     from forecast.cli import scores
     from forecast.device import Stopwatch, set_threads
     from forecast.scoring import comparison
@@ -48,7 +49,8 @@ def evaluate(
     forecaster = api.load(model)
     set_threads(forecaster.recipe.train.threads)
     source = tuple(data) if data and len(data) > 1 else data[0] if data else None
-    result = kinds.evaluate(forecaster, source, device, cold=cold)
+    reading = recipe.reading(settings or ())
+    result = kinds.evaluate(forecaster, source, device, cold=cold, reading=reading)
     for text in result.pop("notices"):
         console.notice(text)
     metrics = result["metrics"]

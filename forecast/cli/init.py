@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from forecast.cli import console, options
-from forecast.cli.options import DateFormat, Fill, Horizon, Id, Lookback, Target, Time, Timezone
+from forecast.cli.options import (
+    DateFormat,
+    Edges,
+    Fill,
+    Horizon,
+    Id,
+    Lookback,
+    Set,
+    Target,
+    Time,
+    Timezone,
+)
 
 
 def init(
@@ -16,7 +27,8 @@ def init(
         str,
         typer.Argument(
             metavar="FILE",
-            help="The CSV or Parquet file to forecast, or gridded files.",
+            help="The CSV or Parquet file to forecast, gridded files, or events or values of a "
+            "graph.",
             show_default=False,
         ),
     ],
@@ -35,6 +47,8 @@ def init(
     date_format: DateFormat = None,
     timezone: Timezone = None,
     fill: Fill = None,
+    edges: Edges = None,
+    settings: Set = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the recipe.")] = False,
 ) -> None:
     """Look at a file and write a commented recipe for it, ready for `forecast train`.
@@ -48,11 +62,14 @@ def init(
     from forecast.grids.section import GridSection
     from forecast.runs import recipe_template
     from forecast.series import data as loading
+    from forecast.tables import suggest
 
     name = Path(file).name
     # Of a pattern, the folder it lies in.
     stem = (Path(file).parent.name if "*" in name else name.partition(".")[0]) or "recipe"
-    place = out or Path(f"{stem}.toml")
+    # With its ending the name may not have more than 255 bytes.
+    short = stem.encode(errors="surrogateescape")[:240].decode(errors="ignore")
+    place = out or Path(f"{short}.toml")
     if place.exists() and not force:
         raise UsageError(
             f"{place} is there already.", hint="Add --force to overwrite it, or --out OTHER.toml."
@@ -63,6 +80,7 @@ def init(
         model=model,
         lookback=lookback,
         horizon=horizon,
+        settings=settings or (),
         data=options.reading(
             target=column,
             time=time,
@@ -70,19 +88,28 @@ def init(
             date_format=date_format,
             timezone=timezone,
             fill=fill,
-        ),
+        )
+        | options.with_edges(file, edges),
     )
     if isinstance(resolved.data, GridSection):
         grid = reading.read(grids.located(resolved.data.source), resolved.data)
         notices, text = grid.notices, recipe_template.write_grid_recipe(resolved, grid)
     elif not isinstance(resolved.data, recipe.DataSection):
-        raise UsageError(
-            "Recipes are written of tables and of grids; a graph needs none.",
-            hint=f"Train it: forecast train {file} --model {resolved.model}",
-        )
+        from forecast.graphs import data as graphs
+
+        notices, found = graphs.described(resolved.data)
+        text = recipe_template.write_graph_recipe(resolved, found)
     else:
-        table = loading.read(resolved.data.source, resolved.data)
-        notices, text = table.notices, recipe_template.write_recipe(resolved, table)
+        found = suggest.suggest(str(loading.locate(resolved.data.source)), resolved.data)
+        if found.id is not None:
+            console.notice(
+                f"The column {found.id!r} tells the series apart, and is taken for their id."
+            )
+            resolved = resolved.replace(
+                "data", id=found.id, target=resolved.data.target or found.target
+            )
+        table = loading.read(resolved.table.source, resolved.table)
+        notices, text = table.notices, recipe_template.write_recipe(resolved, table, found)
     for notice in notices:
         console.notice(notice)
     atomic.write_bytes(place, text.encode())

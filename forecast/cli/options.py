@@ -187,6 +187,37 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>.")]
 
 
+Edges = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Edges between the sensors that are the columns of FILE, as src, dst, weight (second "
+        "of data.source).",
+        rich_help_panel=_READ,
+    ),
+]
+
+
+def with_edges(file: str, edges: str | None) -> dict[str, object]:
+    """Collect readings and edges as one source.
+
+    Raises:
+        UsageError: edges are given to what is no file of readings.
+    """
+    from pathlib import Path
+
+    from forecast.errors import UsageError
+
+    if edges is None:
+        return {}
+    if not Path(file).is_file() or file.endswith(".toml"):
+        raise UsageError(
+            f"--edges goes with a file of readings, and {file!r} is none.",
+            hint="forecast train readings.csv --edges edges.csv",
+        )
+    return {"source": [file, edges]}
+
+
 def reading(
     *,
     target: list[str] | None = None,

@@ -20,6 +20,7 @@ from forecast.cli.options import (
     Places,
     ResumeJob,
     SafeIds,
+    Set,
     Timezone,
     Top,
     Trained,
@@ -38,6 +39,7 @@ def predict(
     resume: ResumeJob = False,
     safe_ids: SafeIds = False,
     level: Level = None,
+    settings: Set = None,
     intervals: Intervals = "adaptive",
     engine: Engine = None,
     places: Places = 8,
@@ -82,6 +84,7 @@ def predict(
         tell=console.notice, date_format=date_format, timezone=timezone, fill=fill,
         history=history, future=future, resume=resume, safe_ids=safe_ids, level=level,
         intervals=intervals, at=at, top=top, sources=ask,
+        settings=settings,
     )  # fmt: skip
     if as_json:
         console.document({"model": model, **done.summary})

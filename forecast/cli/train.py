@@ -13,6 +13,7 @@ from forecast.cli import console, options
 from forecast.cli.options import (
     AsJson,
     DateFormat,
+    Edges,
     Fill,
     Horizon,
     Id,
@@ -53,6 +54,7 @@ def train(
     date_format: DateFormat = None,
     timezone: Timezone = None,
     fill: Fill = None,
+    edges: Edges = None,
     settings: Set = None,
     register: Annotated[
         str | None,
@@ -116,7 +118,8 @@ def train(
             date_format=date_format,
             timezone=timezone,
             fill=fill,
-        ),
+        )
+        | options.with_edges(target, edges),
         tracking={
             name: value
             for name, value in (("register", register), ("alias", alias))

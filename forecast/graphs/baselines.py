@@ -97,13 +97,16 @@ def slot_means(
     """Average training rows by their slot in a season; a slot without rows has the mean of all.
 
     Args:
-        train: rows.
+        train: rows, NaN where nothing was observed; a column of NaN has the mean of all others.
         slots: of each row.
         season: S, slots in a season.
     """
-    sums = train.new_zeros(season, train.shape[1]).index_add_(0, slots, train)
-    counts = torch.bincount(slots, minlength=season)[:, None]
-    return torch.where(counts > 0, sums / counts.clamp(min=1), train.mean(0))
+    seen, zeros = ~train.isnan(), train.new_zeros(season, train.shape[1])
+    sums = zeros.index_add(0, slots, train.nan_to_num())
+    counts = zeros.index_add(0, slots, seen.to(train.dtype))
+    every = train.nanmean(0)
+    every = torch.where(every.isnan(), train.nanmean().nan_to_num(), every)
+    return torch.where(counts > 0, sums / counts.clamp(min=1), every)
 
 
 def fit_pooled(

@@ -19,7 +19,7 @@ from forecast.batch import EventBatch
 from forecast.errors import UsageError
 from forecast.graphs.events import Events
 from forecast.graphs.history import EventHistory
-from forecast.graphs.protocol import RANKED, Split, pair_negatives, rank_negatives
+from forecast.graphs.protocol import RANKED, EventSplit, pair_negatives, rank_negatives
 
 # Past negatives are of this first part of what is known, as those of validation are of training.
 _LONG_AGO = 0.8
@@ -76,17 +76,17 @@ class LinkBatches:
 
     @property
     def lookback(self) -> int:
-        """Tell W."""
+        """Events of a window (W)."""
         return self.window
 
     @property
     def horizon(self) -> int:
-        """Tell H: the next event."""
+        """H: the next event."""
         return 1
 
     @property
     def device(self) -> torch.device:
-        """Tell where the events lie."""
+        """Where the events lie."""
         return self.events.time.device
 
     def __len__(self) -> int:
@@ -175,7 +175,7 @@ class LinkBatches:
 
 def link_batches(
     events: Events,
-    split: Split,
+    split: EventSplit,
     part: str,
     *,
     window: int = 4096,
@@ -240,17 +240,17 @@ class AffinityBatches:
 
     @property
     def lookback(self) -> int:
-        """Tell W."""
+        """Events of a window (W)."""
         return self.window
 
     @property
     def horizon(self) -> int:
-        """Tell H: the next period."""
+        """H: the next period."""
         return 1
 
     @property
     def device(self) -> torch.device:
-        """Tell where the events lie."""
+        """Where the events lie."""
         return self.events.time.device
 
     def __len__(self) -> int:

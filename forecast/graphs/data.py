@@ -1,4 +1,4 @@
-"""Graphs: from files to batches, whatever is asked of them, with the simple rules beside them.
+"""Graphs: from files to batches, whatever is asked of them.
 
 `load` gives one of four classes that a model and an evaluation use alike: links and shares of
 events (`forecast.graphs.links`), values of nodes and of sensors (`forecast.graphs.values`).
@@ -9,8 +9,8 @@ Letters: W events of a window, L lookback, H horizon.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
@@ -20,12 +20,14 @@ from forecast.batch import EventSpec
 from forecast.errors import DataError, UsageError
 from forecast.graphs import events as event_files
 from forecast.graphs import formats, links, values
-from forecast.graphs.formats import SensorGraph, Snapshots
+from forecast.graphs.formats import SensorGraph
+from forecast.graphs.header import EventHeader, GraphHeader, ValueHeader
 from forecast.graphs.links import LinkData, ShareData
 from forecast.graphs.section import GRAPHS, GraphSection, read_events, resolve, used
+from forecast.graphs.snapshots import Snapshots, read_snapshots
 from forecast.graphs.values import NodeData, SensorData
 
-__all__ = ["GRAPHS", "GraphData", "GraphSection", "inputs", "load", "whole"]
+__all__ = ["GRAPHS", "GraphData", "GraphSection", "as_test_set", "inputs", "load", "read_values"]
 
 GraphData = LinkData | ShareData | NodeData | SensorData
 
@@ -63,7 +65,7 @@ def load(
         events = read_events(paths[0], section)
         events = events.run(used(section, len(events)))
         return links.build(events, section, lookback=window)
-    graph = _read_values(paths, section)
+    graph = read_values(paths, section)
     return values.build(
         graph.run(used(section, len(graph.values))),
         section,
@@ -73,8 +75,51 @@ def load(
     )
 
 
-def whole(
-    description: Mapping[str, Any],
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a look at the files of a graph tells.
+
+    Attributes:
+        section: how they are read, its task settled.
+        events: events, or 0 of values.
+        nodes: nodes, or sensors.
+        steps: steps of values, or 0 of events.
+        first: the first time, and
+        last: the last one, as text.
+        edges: edges of all steps, or of sensors.
+    """
+
+    section: GraphSection
+    events: int = 0
+    nodes: int
+    steps: int = 0
+    first: str = ""
+    last: str = ""
+    edges: int = 0
+
+
+def described(section: GraphSection) -> tuple[tuple[str, ...], Found]:
+    """Read a graph for a look at it; return what is to be said of the files, and what they hold.
+
+    Raises:
+        DataError: the files cannot be used.
+        NotFoundError: a file is not there.
+    """
+    section, paths = resolve(section)
+    if section.task in ("link", "affinity"):
+        events = read_events(paths[0], section)
+        first, last = (event_files.moment(events, number) for number in (0, -1))
+        found = Found(
+            section=section, events=len(events), nodes=events.nodes, first=first, last=last
+        )
+        return events.notices, found
+    graph = read_values(paths, section)
+    steps, nodes = graph.values.shape
+    return graph.notices, Found(section=section, nodes=nodes, steps=steps, edges=len(graph.src))
+
+
+def as_test_set(
+    header: GraphHeader,
     arrays: Mapping[str, Tensor],
     spec: EventSpec,
     source: str | tuple[str, ...] | Path,
@@ -85,7 +130,7 @@ def whole(
     """Make all of a file that has a past something to score, for a trained model.
 
     Args:
-        description: what `describe` gave at training.
+        header: of the training data.
         arrays: what `arrays` gave.
         spec: the shape of the task.
         source: the file, or two of sensors.
@@ -94,49 +139,47 @@ def whole(
             with them known, and if none is, the file alone.
     """
     _on_cpu(device)
-    section, paths = resolve(section_of(description, spec, source))
-    if spec.task in ("link", "affinity"):
+    section, paths = resolve(section_of(header, source))
+    if isinstance(header, EventHeader):
         events, first = read_events(paths[0], section), 0
-        check_features(events.feature_names, description, str(paths[0]))
+        check_features(events.feature_names, header, str(paths[0]))
         if history is not None:
             kept = event_files.build(history)
             if bool((events.time > kept.time[-1]).any()):
                 first = len(kept)
                 events, _ = links.appended(kept, events)
-        events = links.numbered(events, description)
+        events = links.numbered(events, header)
         return links.build(events, section, lookback=spec.lookback, spec=spec, first=first)
-    graph = _read_values(paths, section)
-    check_ids(graph, description, str(paths[0]))
+    graph = read_values(paths, section)
+    check_ids(graph, header, str(paths[0]))
     return values.build(
         graph, section, lookback=spec.lookback, horizon=spec.horizon, spec=spec, arrays=arrays
     )
 
 
 def inputs(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give what a model's class takes beside config and spec, from the arrays kept with it."""
+    """Return what a model's class takes beside config and spec, from the arrays kept with it."""
     return values.under("inputs.", arrays)
 
 
-def section_of(
-    description: Mapping[str, Any], spec: EventSpec, source: str | tuple[str, ...] | Path
-) -> GraphSection:
+def section_of(header: GraphHeader, source: str | tuple[str, ...] | Path) -> GraphSection:
     """Read a later file as the training data were read."""
-    options = dict(description["options"])
-    if spec.task in ("node", "sensor"):
-        options["scaling"] = "log" if description["logarithm"] else "standard"
+    options = asdict(header.options)
+    if isinstance(header, ValueHeader):
+        options["scaling"] = "log" if header.logarithm else "standard"
     return GraphSection(
-        source=str(source) if isinstance(source, Path) else source, task=spec.task, **options
+        source=str(source) if isinstance(source, Path) else source, task=header.task, **options
     )
 
 
-def check_features(names: tuple[str, ...], description: Mapping[str, Any], file: str) -> None:
+def check_features(names: tuple[str, ...], header: EventHeader, file: str) -> None:
     """Refuse events that lack the features a model was trained on, or have others.
 
     Raises:
         DataError: they differ.
     """
-    if list(names) != description["features"]:
-        wanted = ", ".join(description["features"]) or "no features"
+    if names != header.features:
+        wanted = ", ".join(header.features) or "no features"
         raise DataError(
             f"Events have {', '.join(names) or 'no features'}; the model takes {wanted}.",
             hint="Give the columns feat_* that the model was trained on, in their order.",
@@ -144,17 +187,14 @@ def check_features(names: tuple[str, ...], description: Mapping[str, Any], file:
         )
 
 
-def check_ids(graph: Snapshots | SensorGraph, description: Mapping[str, Any], file: str) -> None:
+def check_ids(graph: Snapshots | SensorGraph, header: ValueHeader, file: str) -> None:
     """Refuse nodes that a model does not know.
 
     Raises:
         DataError: they are others, or in another order.
     """
-    stated = list(description["ids"])
-    if isinstance(graph, SensorGraph):
-        found = list(graph.ids)
-    else:
-        found = [str(number) for number in range(graph.values.shape[1])]
+    stated = list(header.ids)
+    found = list(graph.ids)
     if found == stated:
         return
     odd = next((name for name in found if name not in stated), "")
@@ -166,10 +206,11 @@ def check_ids(graph: Snapshots | SensorGraph, description: Mapping[str, Any], fi
     )
 
 
-def _read_values(paths: list[Path], section: GraphSection) -> Snapshots | SensorGraph:
+def read_values(paths: list[Path], section: GraphSection) -> Snapshots | SensorGraph:
+    """Read values of nodes with their edges, of sensors or of snapshots."""
     if section.task == "sensor":
         return formats.read_sensors(*paths, zero_is_missing=section.zero_is_missing)
-    return formats.read_snapshots(paths[0])
+    return read_snapshots(paths[0])
 
 
 def _on_cpu(device: torch.device | str) -> None:

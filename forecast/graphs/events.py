@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from forecast.errors import DataError, NotFoundError
+from forecast.graphs.sniff import JODIE_FEATURES, ROLES, cells_of, is_number
 
-# What the columns are called in the wild, in lower case; the first that is found is taken.
-ROLES = {
-    "src": ("src", "source", "u", "from", "from_node", "user_id", "user"),
-    "dst": ("dst", "target", "i", "v", "to", "to_node", "item_id", "item"),
-    "t": ("t", "ts", "time", "timestamp", "time_since_epoch", "date"),
-    "weight": ("weight", "w", "rating", "trust_index"),
-    "label": ("label", "state_label"),
-}
+_COLUMNAR = (".parquet", ".pq")
 _POSITIONS = ("src", "dst", "t", "weight", "label")
 
 
@@ -68,7 +63,7 @@ class Events:
 
     @property
     def nodes(self) -> int:
-        """Tell N."""
+        """Number of nodes (N)."""
         return len(self.ids)
 
     def take(self, kept: Bool[Tensor, " E"]) -> Events:
@@ -106,10 +101,18 @@ class Events:
         return torch.tensor([known.get(name, -1) for name in ids.to_list()], dtype=torch.int64)
 
     def numbers(self) -> Int[Tensor, " N"]:
-        """Give a number to each node that does not depend on other nodes: an integer id is it."""
+        """Return a number for each node, independent of others: an integer id is its number."""
         if self.ids.dtype.is_integer():
             return _tensor(self.ids, torch.int64)
         return torch.arange(self.nodes)
+
+
+def moment(events: Events, number: int) -> str:
+    """Return the time of an event as text."""
+    time = float(events.time[number])
+    return (
+        f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}" if events.dated else f"{time:.15g}"
+    )
 
 
 def read(
@@ -150,7 +153,9 @@ def read(
         **{role: pl.col(name) for role, name in names.items()},
         **{name: pl.col(name) for name in features},
     )
-    return build(table, file=str(path), first_row=1 + header, nodes=nodes)
+    told = "Users are u0, u1, ..., and items i0, i1, ...: both count from 0 in the file."
+    notices = (told,) if _is_jodie(path) else ()
+    return build(table, file=str(path), first_row=1 + header, nodes=nodes, notices=notices)
 
 
 def build(
@@ -226,32 +231,54 @@ def build(
 def _load(path: Path) -> tuple[pl.DataFrame, bool]:
     if not path.is_file():
         raise NotFoundError(f"There is no file {path}.", hint="Check the path.")
-    if path.suffix.lower() in (".parquet", ".pq"):
+    if path.suffix.lower() in _COLUMNAR:
         return pl.read_parquet(path), True
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline().strip()
-    separator = next((mark for mark in (",", "\t", ";") if mark in first), " ")
-    cells = first.split(separator)
-    header = not any(is_number(cell) for cell in cells)
     try:
-        frame = pl.read_csv(
+        with path.open(encoding="utf-8-sig") as file:
+            cells, separator = cells_of(file.readline())
+        if cells[-1] == JODIE_FEATURES:
+            return _jodie(path, cells), True
+        header = not any(is_number(cell) for cell in cells)
+        return pl.read_csv(
             path, separator=separator, has_header=header, infer_schema_length=None
-        )  # fmt: skip
-    except pl.exceptions.PolarsError as error:
+        ), header  # fmt: skip
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             f"It is no table of events: {reason}", hint="Give src, dst, t.", file=str(path)
         ) from error
-    return frame, header
 
 
-def is_number(cell: str) -> bool:
-    """Tell whether a cell of text is a number."""
-    try:
-        float(cell)
-    except ValueError:
+def _is_jodie(path: Path) -> bool:
+    if path.suffix.lower() in _COLUMNAR:
         return False
-    return True
+    with path.open(encoding="utf-8-sig") as file:
+        return cells_of(file.readline())[0][-1] == JODIE_FEATURES
+
+
+def _jodie(path: Path, header: list[str]) -> pl.DataFrame:
+    """Read a table of JODIE, which names all features by one word in its header.
+
+    Users and items both count from 0 in it: they become `u0` and `i0`, nodes of their own.
+    """
+    frame = pl.read_csv(path, skip_rows=1, has_header=False, infer_schema_length=None)
+    known = header[:-1]
+    features = [f"feat_{number}" for number in range(frame.width - len(known))]
+    frame.columns = [*known, *features]
+    names = {
+        role: next((n for n in known if n.lower() in ROLES[role]), "") for role in ("src", "dst")
+    }
+    if not all(names.values()):
+        raise DataError(
+            f"There is no column for {'src' if not names['src'] else 'dst'}; there are "
+            f"{', '.join(known)}.",
+            hint="A table of JODIE begins with user_id,item_id,timestamp,state_label.",
+            file=str(path),
+        )
+    return frame.with_columns(
+        pl.format(mark + "{}", pl.col(name)).alias(name)
+        for mark, name in (("u", names["src"]), ("i", names["dst"]))
+    )
 
 
 def _roles(frame: pl.DataFrame, columns: Mapping[str, str], path: Path) -> dict[str, str]:
@@ -271,7 +298,7 @@ def _roles(frame: pl.DataFrame, columns: Mapping[str, str], path: Path) -> dict[
 
 
 def _times(column: pl.Series, file: str | None, first_row: int) -> tuple[np.ndarray, bool]:
-    """Give times as float64, which holds seconds since 1970 to a microsecond, and if dates came."""
+    """Return times as float64 (seconds since 1970, to a microsecond), and whether dates came."""
     given = column
     if column.dtype == pl.String:
         number = column.cast(pl.Float64, strict=False)

@@ -10,7 +10,8 @@ import polars
 from torch import Tensor, nn
 
 from forecast.batch import EventSpec
-from forecast.models.building import restore
+from forecast.graphs.header import GraphHeader, header_of
+from forecast.models.building import described_briefly, restore
 from forecast.recipe import Recipe
 
 HISTORY = "history.parquet"
@@ -25,7 +26,7 @@ class GraphForecaster:
         recipe: the resolved recipe it was trained by.
         spec: the shape of its task.
         statistics: what its class and its values are made with.
-        graph: ids, features and reading options, as `describe` of the data lays them out.
+        graph: ids, features and reading options.
         history: all events of its data, which forecasts go on from; None of values.
         data: name, digest and size of the training data.
         metrics: what was measured when it was trained.
@@ -35,22 +36,25 @@ class GraphForecaster:
     recipe: Recipe
     spec: EventSpec
     statistics: dict[str, Tensor]
-    graph: dict[str, Any]
+    graph: GraphHeader
     history: polars.DataFrame | None
     data: dict[str, Any]
     metrics: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return described_briefly(self)
+
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name what is forecast."""
+        """Names of what is forecast."""
         return tuple(self.data["columns"])
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors to keep beside the weights."""
+        """Return the tensors to keep beside the weights."""
         return self.statistics
 
     def files(self) -> dict[str, bytes]:
-        """Give the files to keep beside them."""
+        """Return the files to keep beside them."""
         if self.history is None:
             return {}
         stream = io.BytesIO()
@@ -58,8 +62,8 @@ class GraphForecaster:
         return {HISTORY: stream.getvalue()}
 
     def described(self) -> dict[str, Any]:
-        """Give, as plain values, what else is to be kept of the data it was trained on."""
-        return {"columns": list(self.columns), "graph": self.graph}
+        """Lay out as plain values what else is to be kept of the data it was trained on."""
+        return {"columns": list(self.columns), "graph": self.graph.to_dict()}
 
     @classmethod
     def restored(
@@ -83,7 +87,7 @@ class GraphForecaster:
             recipe=resolved,
             spec=spec,
             statistics=arrays,
-            graph=kept["graph"],
+            graph=header_of(kept["graph"]),
             history=None if history is None else polars.read_parquet(io.BytesIO(history)),
             data=kept["data"],
             metrics=kept["metrics"],

@@ -1,16 +1,14 @@
-"""Formats of the field to events, snapshots and sensor graphs.
+"""Formats of the field to events and sensor graphs.
 
 Events: SNAP's text and the ratings of Bitcoin exchanges go through `events.read`; here are the
 triple of TGN and DyGLib (`ml_X.csv`, `ml_X.npy`, `ml_X_node.npy`) and arrays as PyG's
-`TemporalData` holds them. Snapshots: the JSON of PyG Temporal. Sensors: a wide table of values
-beside a table of edges.
+`TemporalData` holds them. Sensors: a wide table of values beside a table of edges.
 
 Letters: E events, N nodes, S steps, F features of an event, e edges.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,40 +22,7 @@ from torch import Tensor
 from forecast.errors import DataError, NotFoundError
 from forecast.graphs import events as event_files
 from forecast.graphs.events import Events
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshots:
-    """Hold values of nodes, step by step, and the edges of each step.
-
-    Attributes:
-        values: the value of each node; NaN where it is missing.
-        src: where the edges come from, step after step.
-        dst: where they go to.
-        weight: their weights.
-        offsets: the first edge of each step, and e.
-        notices: sentences on what was found and done.
-    """
-
-    values: Float[Tensor, "S N"]
-    src: Int[Tensor, " e"]
-    dst: Int[Tensor, " e"]
-    weight: Float[Tensor, " e"]
-    offsets: Int[Tensor, " S1"]
-    notices: tuple[str, ...] = ()
-
-    def run(self, part: slice) -> Snapshots:
-        """Keep a run of the steps."""
-        offsets = self.offsets[part.start : part.stop + 1]
-        edges = slice(int(offsets[0]), int(offsets[-1]))
-        return replace(
-            self,
-            values=self.values[part],
-            src=self.src[edges],
-            dst=self.dst[edges],
-            weight=self.weight[edges],
-            offsets=offsets - offsets[0],
-        )
+from forecast.graphs.sniff import is_number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,68 +137,6 @@ def read_arrays(path: str | Path) -> Events:
         return from_arrays(arrays["src"], arrays["dst"], arrays["t"], **found)
 
 
-def read_snapshots(path: str | Path) -> Snapshots:
-    """Read JSON of PyG Temporal: edges that change by the day, or that stay, and values of nodes.
-
-    Values are under `y`, `FX` or `X`. Steps are named by numbers as text, and are put in order.
-
-    Raises:
-        NotFoundError: there is no such file.
-        DataError: there are no values or no edges, or an edge leads to a node without values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise NotFoundError(f"There is no file {path}.", hint="Check the path.")
-    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    rows = next((held[name] for name in ("y", "FX", "X") if name in held), None)
-    if rows is None:
-        raise DataError(
-            f"There are no values; there are {', '.join(held)}.",
-            hint="Values of nodes belong under 'y', 'FX' or 'X'.",
-            file=str(path),
-        )
-    values = torch.tensor(rows, dtype=torch.float32)
-    steps, nodes = values.shape[:2]
-    if "edge_mapping" in held:
-        mapping: dict[str, Any] = held["edge_mapping"]
-        named: dict[str, Any] = mapping["edge_index"]
-        order = sorted(named, key=int)
-        edges = [named[key] for key in order]
-        weights = [mapping.get("edge_weight", {}).get(key) for key in order]
-        edges, weights = edges[:steps], weights[:steps]
-    elif "edges" in held:
-        edges, weights = [held["edges"]] * steps, [held.get("weights")] * steps
-    else:
-        raise DataError("There are no edges.", hint="Add 'edges'.", file=str(path))
-    if len(edges) < steps:
-        raise DataError(
-            f"There are edges of {len(edges)} steps and values of {steps}.",
-            hint="Each step needs its edges.",
-            file=str(path),
-        )
-    pairs = torch.tensor([pair for step in edges for pair in step], dtype=torch.int64).view(-1, 2)
-    if len(pairs) and not (int(pairs.min()) >= 0 and int(pairs.max()) < nodes):
-        raise DataError(
-            f"An edge leads to node {int(pairs.max())}; there are values of {nodes}.",
-            hint="Nodes count from 0.",
-            file=str(path),
-        )
-    filled = [
-        number
-        for step, given in zip(edges, weights, strict=True)
-        for number in (given if given is not None else [1.0] * len(step))
-    ]
-    loops = int((pairs[:, 0] == pairs[:, 1]).sum())
-    return Snapshots(
-        values=values.reshape(steps, nodes),
-        src=pairs[:, 0].contiguous(),
-        dst=pairs[:, 1].contiguous(),
-        weight=torch.tensor(filled, dtype=torch.float32),
-        offsets=torch.tensor([0, *(len(step) for step in edges)]).cumsum(0),
-        notices=(f"{loops} edges go from a node to itself; they are kept.",) if loops else (),
-    )
-
-
 def read_sensors(
     readings: str | Path, adjacency: str | Path, *, zero_is_missing: bool = True
 ) -> SensorGraph:
@@ -305,10 +208,10 @@ def read_sensors(
 def _edges(
     path: Path, ids: tuple[str, ...]
 ) -> tuple[Int[Tensor, "e 2"], Float[Tensor, " e"], list[str]]:
-    """Give the sensors of each edge by number, -1 for an unknown one, and what the first names."""
+    """Return the sensors of each edge by number, -1 if unknown, and what the first edge names."""
     with path.open(encoding="utf-8-sig") as file:
         cells = file.readline().strip().split(",")
-    if len(cells) == len(ids) > 3 and all(event_files.is_number(cell) for cell in cells):
+    if len(cells) == len(ids) > 3 and all(is_number(cell) for cell in cells):
         frame = pl.read_csv(path, has_header=False).cast(pl.Float32)
         matrix = torch.from_numpy(frame.to_numpy().copy())
         found = matrix.nonzero()

@@ -38,7 +38,7 @@ class _Runs:
     def last(
         self, group: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]
     ) -> tuple[Int[Tensor, "*n"], Int[Tensor, "*n"]]:
-        """Give the last event of a group among the first `cut` ones, or -1, and their number."""
+        """Return the last event of a group among the first `cut` ones, or -1, and their number."""
         first, count = self.first(group, cut)
         number = self.keys[(first + count - 1).clamp(min=0)] % self.span
         return torch.where(count > 0, number, -1), count
@@ -46,7 +46,7 @@ class _Runs:
     def first(
         self, group: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]
     ) -> tuple[Int[Tensor, "*n"], Int[Tensor, "*n"]]:
-        """Give the place of a group's first event, and its events among the first `cut` ones."""
+        """Return the place of a group's first event, and its events among the first `cut` ones."""
         place = torch.searchsorted(self.groups, group.contiguous()).clamp(max=len(self.groups) - 1)
         key = place * self.span
         first = torch.searchsorted(self.keys, key)
@@ -90,17 +90,17 @@ class EventHistory:
     def pair(
         self, src: Int[Tensor, "*n"], dst: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]
     ) -> tuple[Float[Tensor, "*n"], Int[Tensor, "*n"]]:
-        """Give the last time of an event from `src` to `dst`, or -inf, and their number."""
+        """Return the last time of an event from `src` to `dst`, or -inf, and their number."""
         inside = (src >= 0) & (dst >= 0) & (src < self.nodes) & (dst < self.nodes)
         number, count = self._pairs.last(torch.where(inside, src * self.nodes + dst, -1), cut)
         return self._when(number), count
 
     def into(self, node: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """Give the last time of any event into a node, or -inf."""
+        """Return the last time of any event into a node, or -inf."""
         return self._when(self._into.last(node, cut)[0])
 
     def out_of(self, node: Int[Tensor, "*n"], cut: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """Give the last time of any event out of a node, or -inf."""
+        """Return the last time of any event out of a node, or -inf."""
         return self._when(self._out.last(node, cut)[0])
 
     def draw_past(
@@ -131,7 +131,7 @@ class EventHistory:
         time: Float[Tensor, "*n"],
         cut: Int[Tensor, "*n"],
     ) -> Float[Tensor, "*n 17"]:
-        """Tell what is known of a pair and its ends as numbers of moderate size.
+        """Return what is known of a pair and its ends as numbers of moderate size.
 
         Of the time D since the last event from `src` to `dst`, back, into `dst` and out of it:
         log1p(D) / 10, whether there was none, 1 / (1 + D / day); the same of the later of the first

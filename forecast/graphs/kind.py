@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,23 @@ from forecast.contracts import (
     Plan,
     refuse_changed,
     refuse_cold,
+    refuse_level,
     too_short,
 )
-from forecast.device import memory_errors
-from forecast.errors import DataError, UsageError
+from forecast.errors import UsageError
 from forecast.graphs import data as graphs
+from forecast.graphs import pictures
 from forecast.graphs import predict as graph_context
 from forecast.graphs import predict_files as files
 from forecast.graphs import section as graph_section
 from forecast.graphs.data import GraphData
 from forecast.graphs.forecaster import GraphForecaster
+from forecast.graphs.header import ValueHeader
 from forecast.graphs.links import LinkData, ShareData
+from forecast.graphs.score import baselines, protocol, score, with_start
 from forecast.recipe import Recipe
 from forecast.scoring.comparison import flat
-from forecast.training.loop import EVALUATION_BATCH, Fitted
+from forecast.training.loop import Fitted
 
 # Sensors named to the registry.
 _MOST_COLUMNS = 50
@@ -44,7 +48,7 @@ OPTIONS = frozenset[str]({"at", "top", "sources"})
 
 def continued(resolved: Recipe, start: GraphForecaster) -> Recipe:
     """Read the graph as that of the forecaster was read."""
-    section = graphs.section_of(start.graph, start.spec, resolved.graph.source)
+    section = graphs.section_of(start.graph, resolved.graph.source)
     own = resolved.graph
     parts = replace(section, split=own.split, gap=own.gap, leave_out=own.leave_out, keep=own.keep)
     return replace(resolved, data=parts)
@@ -60,6 +64,7 @@ def open_task(resolved: Recipe, start: GraphForecaster | None, device: torch.dev
         device=device,
         arrays=start.statistics if start else None,
     )
+    data = with_start(data)
     if (data.spec.task == "sensor") != (resolved.model == "todyformer-sensors"):
         fitting = "todyformer-sensors" if data.spec.task == "sensor" else "todyformer"
         raise UsageError(
@@ -89,9 +94,9 @@ def evaluate(
     spec = forecaster.spec
     if source is None:
         section = (recipe or forecaster.recipe).graph
-        if spec.task in ("node", "sensor"):
+        if isinstance(forecaster.graph, ValueHeader):
             # As its own statistics are, whatever other steps would have asked for.
-            logarithm = forecaster.graph["logarithm"]
+            logarithm = forecaster.graph.logarithm
             section = replace(section, scaling="log" if logarithm else "standard")
         data = graphs.load(
             section,
@@ -102,14 +107,14 @@ def evaluate(
         if recipe is None:
             refuse_changed(forecaster, data.digest)
     else:
-        data = graphs.whole(
+        data = graphs.as_test_set(
             forecaster.graph, forecaster.statistics, spec, source, history=forecaster.history
         )
     own = score(copy.deepcopy(forecaster.model), data, "test")
     return {
         "protocol": protocol(data) if source is None else f"new data; {protocol(data)}",
         "data": _text(source) if source else forecaster.recipe.source_name,
-        "metrics": {"test": own, "baselines": data.baselines("test")},
+        "metrics": {"test": own, "baselines": baselines(data, "test")},
         "notices": list(data.notices),
     }
 
@@ -157,8 +162,11 @@ def context(
 predict_files = files.predict_files
 
 
-def predict_frame(forecaster: GraphForecaster, frame: pl.DataFrame) -> pl.DataFrame:
+def predict_frame(
+    forecaster: GraphForecaster, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+) -> pl.DataFrame:
     """Forecast a frame in memory, as the model server does."""
+    refuse_level(level)
     return graph_context.predict_frame(
         forecaster.model,
         forecaster.graph,
@@ -225,34 +233,6 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
     return found
 
 
-@torch.no_grad()
-def score(model: nn.Module, data: GraphData, part: str) -> dict[str, Any]:
-    """Score a model on all of a part."""
-    windows: Any = data.windows(part)
-    if not len(windows):
-        raise DataError(
-            f"The {part} part asks nothing that has a past of {data.spec.lookback}.",
-            hint="Give it more with --set data.split=..., or take a shorter --lookback.",
-        )
-    model.eval()
-    sums: Any = data.sums()
-    with memory_errors("evaluating", EVALUATION_BATCH):
-        for batch in windows.batches(EVALUATION_BATCH):
-            sums.add(model(batch), batch)
-    return sums.result()
-
-
-def protocol(data: GraphData) -> str:
-    """Name what a score depends on beside the data."""
-    spec, section = data.spec, data.section
-    if spec.task == "link":
-        return f"strict time, {section.queries} events at once, window of {spec.lookback} events"
-    if spec.task == "affinity":
-        return f"strict time, periods of {section.period:g}, window of {spec.lookback} events"
-    missing = ", zeros missing" if spec.task == "sensor" and section.zero_is_missing else ""
-    return f"{spec.lookback} steps in, {spec.horizon} out{missing}"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphTask:
     """Hold a recipe of graphs with its data.
@@ -269,12 +249,12 @@ class GraphTask:
 
     @property
     def spec(self) -> EventSpec:
-        """Give the shape of the task."""
+        """Shape of the task."""
         return self.data.spec
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Give what a model is made with beside its config and the spec."""
+        """What a model is made with beside its config and the spec."""
         return self.data.inputs()
 
     @property
@@ -284,7 +264,7 @@ class GraphTask:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Give sentences for the user."""
+        """Sentences for the user."""
         return (*self.data.notices, *self.told)
 
     def stated(self, **train: Any) -> GraphTask:
@@ -292,7 +272,7 @@ class GraphTask:
         return replace(self, recipe=self.recipe.replace("train", **train))
 
     def dataset(self, context: str) -> DatasetInfo:
-        """Say for the lineage of a run which data it used."""
+        """Describe the data for the lineage of a run."""
         return DatasetInfo(
             name=self.recipe.source_name,
             source=_text(self.recipe.graph.source),
@@ -303,7 +283,7 @@ class GraphTask:
         )
 
     def batches(self, model: nn.Module, *, fresh: bool) -> tuple[Batches[Any], Batches[Any]]:
-        """Give the batches of the training and of the validation part."""
+        """Return the batches of the training and of the validation part."""
         return self.data.windows("train"), self.data.windows("val")
 
     def solve(self, model: nn.Module) -> None:
@@ -316,18 +296,18 @@ class GraphTask:
             "protocol": protocol(data),
             # The one time that this run looks at the test part.
             "test": score(model, data, "test"),
-            "baselines": data.baselines("test"),
+            "baselines": baselines(data, "test"),
             "validation": score(model, data, "val")
             | ({"best_epoch": fitted.best_epoch} if fitted else {}),
         }
         picture = folder / "forecast.png"
-        data.picture(model, picture)
+        pictures.draw(picture, model=model, data=data)
         forecaster = GraphForecaster(
             model=model,
             recipe=self.recipe,
             spec=data.spec,
             statistics=data.arrays(),
-            graph=data.describe(),
+            graph=data.header,
             history=data.history(),
             data={
                 "source": _text(self.recipe.graph.source),
@@ -346,11 +326,11 @@ class GraphTask:
         )
 
     def example(self) -> None:
-        """Give nothing: the registry shows tables of series alone."""
+        """Return nothing: the registry shows tables of series alone."""
 
 
 def _told(resolved: Recipe, data: GraphData) -> tuple[str, ...]:
-    """Say which settings the data decide instead of the recipe."""
+    """Describe which settings the data decide instead of the recipe."""
     notices: list[str] = []
     size, window = data.batch_size, resolved.window
     if size is not None and resolved.train.batch_size != size:

@@ -1,36 +1,32 @@
-"""Links and shares of a graph of events, ready for a model, with the rules that stand beside it.
+"""Links and shares of a graph of events, divided into batches for a model.
 
 Letters: E events, N nodes, W events of a window, G features of a node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from forecast.batch import EventSpec, Scores
+from forecast.batch import EventSpec
 from forecast.errors import DataError, UsageError
 from forecast.graphs import events as event_files
-from forecast.graphs import pictures, protocol
-from forecast.graphs.baselines import LINK_RULES, score_links
+from forecast.graphs import protocol
 from forecast.graphs.batches import AffinityBatches, LinkBatches, link_batches
 from forecast.graphs.events import Events
+from forecast.graphs.header import EventHeader, EventOptions
 from forecast.graphs.history import FACTS
-from forecast.graphs.protocol import Split
+from forecast.graphs.protocol import EventSplit
 from forecast.graphs.section import GraphSection, digest_of, division
-from forecast.models.todyformer.link_rules import STARTS
-from forecast.scoring.comparison import loss
-from forecast.scoring.ranking import LinkSums, ShareSums
 
 # Time is counted in this share of the training span.
 _UNITS = 1e4
+# Of fewer events it says nothing that no pair occurs twice.
+_ENOUGH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,7 @@ class EventData:
     """
 
     events: Events
-    split: Split
+    split: EventSplit
     spec: EventSpec
     section: GraphSection
     digest: str
@@ -65,49 +61,45 @@ class EventData:
 
     def moved(self, number: int) -> int:
         """Move a border between events backward until all of one time are behind it."""
-        return protocol.apart(self.events.time, number)
+        return protocol.round_down(self.events.time, number)
 
     def moment(self, number: int) -> str:
-        """Tell the time of an event."""
-        time = float(self.events.time[number])
-        return (
-            f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}"
-            if self.events.dated
-            else f"{time:.15g}"
-        )
+        """Return the time of an event."""
+        return event_files.moment(self.events, number)
 
     def inputs(self) -> dict[str, Tensor]:
-        """Give what the model's class takes beside its config and the spec."""
+        """Return what the model's class takes beside its config and the spec."""
         known = self.events.node_features
         return {} if known is None else {"node_features": known}
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         return {f"inputs.{name}": tensor for name, tensor in self.inputs().items()}
 
     def history(self) -> pl.DataFrame:
         """Lay out all events with their ids, as a model needs them to forecast what follows."""
         return frame_of(self.events)
 
-    def describe(self) -> dict[str, Any]:
-        """Lay out as plain values what later files must agree with and forecasts are written by."""
-        events = self.events
-        return {
-            "task": self.spec.task,
-            "dated": events.dated,
+    @property
+    def header(self) -> EventHeader:
+        """What later files must agree with, and are read by."""
+        events, section = self.events, self.section
+        return EventHeader(
+            task="affinity" if section.task == "affinity" else "link",
+            dated=events.dated,
             # The order of node features, which later files must keep.
-            "ids": events.ids.to_list() if events.node_features is not None else [],
-            "features": list(events.feature_names),
-            "last": float(events.time[-1]),
-            "options": {
-                "columns": dict(self.section.columns),
-                "unit": self.section.unit,
-                "queries": self.section.queries,
-                "longest": self.section.longest,
-                "period": self.section.period,
-                "averaged": self.section.averaged,
-            },
-        }
+            ids=tuple(events.ids.to_list()) if events.node_features is not None else (),
+            features=events.feature_names,
+            last=float(events.time[-1]),
+            options=EventOptions(
+                columns=dict(section.columns),
+                unit=section.unit,
+                queries=section.queries,
+                longest=section.longest,
+                period=section.period,
+                averaged=section.averaged,
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +108,11 @@ class LinkData(EventData):
 
     @property
     def batch_size(self) -> int:
-        """Tell how many events a step of training has: as many as are asked about together."""
+        """How many events a step of training has: as many as are asked about together."""
         return self.section.queries
 
     def windows(self, part: str) -> LinkBatches:
-        """Give the batches of `train`, `val` or `test`."""
+        """Return the batches of `train`, `val` or `test`."""
         section = self.section
         return link_batches(
             self.events,
@@ -139,19 +131,6 @@ class LinkData(EventData):
         """Find the border that lies so many events before another, or more of one time."""
         return self.moved(border - count)
 
-    def sums(self) -> LinkSums:
-        """Make an accumulator of the ranks of true links."""
-        return LinkSums()
-
-    def baselines(self, part: str) -> dict[str, dict[str, object]]:
-        """Score the rules that learn nothing on a part."""
-        return score_rules(self.windows(part), tuple(LINK_RULES))
-
-    def picture(self, model: nn.Module, path: Path) -> None:
-        """Draw how many test links each rank holds, of the model and of the rule it starts from."""
-        windows = self.windows("test")
-        pictures.ranks(path, model=model, windows=windows, rule=self.spec.rule)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ShareData(EventData):
@@ -159,11 +138,11 @@ class ShareData(EventData):
 
     @property
     def batch_size(self) -> int:
-        """Tell how many periods a step of training has: each has a window of its own."""
+        """How many periods a step of training has: each has a window of its own."""
         return 1
 
     def windows(self, part: str) -> AffinityBatches:
-        """Give the periods of `train`, `val` or `test` that lie wholly inside."""
+        """Return the periods of `train`, `val` or `test` that lie wholly inside."""
         time, section = self.events.time, self.section
         numbers = self.split.part(part)
         first, end = float(time[numbers.start]), float(time[numbers.stop - 1])
@@ -193,26 +172,6 @@ class ShareData(EventData):
         while found and (end - float(time[found])) // period < count:
             found = self.moved(found - 1)
         return found
-
-    def sums(self) -> ShareSums:
-        """Make an accumulator of how well destinations are put in order."""
-        return ShareSums()
-
-    def baselines(self, part: str) -> dict[str, dict[str, object]]:
-        """Score the last period and the moving average on a part."""
-        windows = self.windows(part)
-        found: dict[str, dict[str, object]] = {}
-        for name, averaged in {"last-period": 1, "moving-average": self.section.averaged}.items():
-            sums = self.sums()
-            for batch in replace(windows, averaged=averaged).batches(1):
-                assert batch.prior is not None
-                sums.add(Scores(values=batch.prior), batch)
-            found[name] = sums.result()
-        return found
-
-    def picture(self, model: nn.Module, path: Path) -> None:
-        """Draw true and forecast shares of the last test period."""
-        pictures.shares(path, model=model, windows=self.windows("test"))
 
 
 def build(
@@ -275,12 +234,8 @@ def build(
                 torch.tensor(list("\0".join(map(str, events.ids.to_list())).encode())),
             ]
         ),
-        notices=events.notices,
+        notices=(*events.notices, *_once_only(events, split, given.task)),
     )
-    if spec is None and isinstance(data, LinkData):
-        scores = score_rules(data.windows("val"), tuple(STARTS))
-        rule = min(scores, key=lambda name: loss("mrr", scores[name]["mrr"]))
-        data = replace(data, spec=replace(given, rule=rule))
     part = "train" if spec is None else "test"
     if not len(data.windows(part)):
         raise DataError(
@@ -290,20 +245,16 @@ def build(
     return data
 
 
-def score_rules(windows: LinkBatches, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Score rules of links on the batches of a part."""
-    time = windows.events.time
-    lately = float(time[windows.numbers[-1]] - time[windows.numbers[0]])
-    sums = {name: LinkSums() for name in names}
-    for batch in windows.batches(0):
-        candidates = batch.candidates
-        assert candidates is not None
-        source = batch.query[:, None].expand_as(candidates)
-        cut = torch.full_like(candidates, int(torch.searchsorted(time, batch.now)))
-        for name, one in sums.items():
-            scores = score_links(name, windows.history, source, candidates, cut, lately=lately)
-            one.add(Scores(values=scores), batch)
-    return {name: one.result() for name, one in sums.items()}
+def _once_only(events: Events, split: EventSplit, task: str) -> tuple[str, ...]:
+    """Warn where past destinations, half of the candidates, can be ruled out by construction."""
+    pairs = events.src[: split.train] * events.nodes + events.dst[: split.train]
+    if task != "link" or split.train < _ENOUGH or len(torch.unique(pairs)) < len(pairs):
+        return ()
+    return (
+        "No pair of the training part occurs twice: up to half of the candidates that an event is "
+        "ranked against are past destinations of its source, and whoever knows the rule rules "
+        "them out.",
+    )
 
 
 def frame_of(events: Events) -> pl.DataFrame:
@@ -342,14 +293,14 @@ def appended(kept: Events, later: Events) -> tuple[Events, int]:
     return event_files.build(pl.concat([before, after], how="vertical_relaxed")), left_out
 
 
-def numbered(events: Events, description: Mapping[str, Any]) -> Events:
-    """Give nodes the numbers they had at training, new ones the numbers behind them.
+def numbered(events: Events, header: EventHeader) -> Events:
+    """Renumber nodes as at training, new ones behind them.
 
     Without features of nodes a model knows none by number, and any numbers do.
     """
-    if not description["ids"]:
+    if not header.ids:
         return events
-    known = pl.Series("id", description["ids"]).cast(events.ids.dtype)
+    known = pl.Series("id", header.ids).cast(events.ids.dtype)
     new = events.ids.filter(~events.ids.is_in(known.implode()))
     ids = pl.concat([known, new])
     place = {name: number for number, name in enumerate(ids.to_list())}
@@ -357,10 +308,12 @@ def numbered(events: Events, description: Mapping[str, Any]) -> Events:
     return replace(events, ids=ids, src=order[events.src], dst=order[events.dst])
 
 
-def _everything(events: Events, section: GraphSection, first: int) -> Split:
+def _everything(events: Events, section: GraphSection, first: int) -> EventSplit:
     """Ask about all events, from the first to score on, that have another or an average before."""
     time = events.time
     past = section.averaged * section.period if section.task == "affinity" else 0.0
     first = max(first, int(torch.searchsorted(time, float(time[0]) + past, right=True)))
     nothing = torch.zeros(0, dtype=torch.bool)
-    return Split(train=first, val=first, test=first, end=len(time), unseen=nothing, kept=nothing)
+    return EventSplit(
+        train=first, val=first, test=first, end=len(time), unseen=nothing, kept=nothing
+    )

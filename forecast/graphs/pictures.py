@@ -6,7 +6,7 @@ Letters: N nodes, S steps.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,25 @@ from torch import Tensor, nn
 from forecast import atomic
 from forecast.batch import EventBatch
 from forecast.graphs.baselines import score_links
+from forecast.graphs.batches import AffinityBatches, LinkBatches
+from forecast.graphs.data import GraphData
+from forecast.graphs.links import LinkData, ShareData
+from forecast.graphs.values import NodeData, SensorData
 from forecast.scoring.ranking import link_ranks
-
-if TYPE_CHECKING:
-    from forecast.graphs.batches import AffinityBatches, LinkBatches
-    from forecast.graphs.values import NodeData, SensorData, ValueData
 
 _INK, _MODEL, _RULE = "#3b4252", "#c2410c", "#94a3b8"
 _NODES, _SHARES, _STEPS = 4, 10, 288
+
+
+def draw(path: Path, *, model: nn.Module, data: GraphData) -> None:
+    """Draw how a model does on the test part, whatever is asked of the graph, and write a PNG."""
+    match data:
+        case LinkData():
+            ranks(path, model=model, windows=data.windows("test"), rule=data.spec.rule)
+        case ShareData():
+            shares(path, model=model, windows=data.windows("test"))
+        case _:
+            values(path, model=model, data=data)
 
 
 @torch.no_grad()
@@ -81,7 +92,7 @@ def shares(path: Path, *, model: nn.Module, windows: AffinityBatches) -> None:
 
 
 @torch.no_grad()
-def values(path: Path, *, model: nn.Module, data: ValueData | NodeData | SensorData) -> None:
+def values(path: Path, *, model: nn.Module, data: NodeData | SensorData) -> None:
     """Draw values of the busiest nodes over the end of the test part, and forecasts of them.
 
     The horizons drawn follow each other without overlap.

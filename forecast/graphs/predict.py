@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.errors import DataError, UsageError
 from forecast.graphs import events as event_files
-from forecast.graphs import formats, links
+from forecast.graphs import links
 from forecast.graphs import values as graph_values
 from forecast.graphs.batches import AffinityBatches, window
-from forecast.graphs.data import check_features, check_ids, section_of
+from forecast.graphs.data import check_features, check_ids, read_values, section_of
 from forecast.graphs.events import Events
+from forecast.graphs.header import EventHeader, GraphHeader, ValueHeader
 from forecast.graphs.history import EventHistory
 from forecast.graphs.section import GraphSection, read_events, resolve
 from forecast.graphs.values import NodeData, SensorData
@@ -86,7 +87,7 @@ def on_cpu(device: str) -> None:
 
 
 def read_context(
-    description: Mapping[str, Any],
+    header: GraphHeader,
     arrays: Mapping[str, Tensor],
     spec: EventSpec,
     source: str | Path | tuple[str, ...] | None = None,
@@ -97,7 +98,7 @@ def read_context(
     """Read what a trained model needs to forecast.
 
     Args:
-        description: what `describe` gave at training.
+        header: of the training data.
         arrays: what `arrays` gave.
         spec: the shape of the task.
         source: a file of events that go on from the history, or stand alone; of values, the file
@@ -109,8 +110,8 @@ def read_context(
         DataError: there is nothing before the time, or too little.
         UsageError: there is neither a file nor a history, or the time cannot be read.
     """
-    if spec.task in ("link", "affinity"):
-        return _events(description, spec, source, history, at)
+    if isinstance(header, EventHeader):
+        return _events(header, spec, source, history, at)
     if source is None:
         raise UsageError(
             "Values are forecast from their last steps.", hint="Give a file that ends with them."
@@ -119,7 +120,7 @@ def read_context(
         raise UsageError(
             "Values are forecast from where their file ends.", hint="Leave out the time."
         )
-    return _values(description, arrays, spec, source)
+    return _values(header, arrays, spec, source)
 
 
 @torch.no_grad()
@@ -156,7 +157,7 @@ def predict(
 
 def predict_frame(
     model: nn.Module,
-    description: Mapping[str, Any],
+    header: GraphHeader,
     arrays: Mapping[str, Tensor],
     spec: EventSpec,
     frame: pl.DataFrame,
@@ -167,7 +168,7 @@ def predict_frame(
 
     Args:
         model: a trained one.
-        description: what `describe` gave at training.
+        header: of the training data.
         arrays: what `arrays` gave.
         spec: the shape of the task.
         frame: events that go on from the history, as a file has them.
@@ -184,24 +185,24 @@ def predict_frame(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.parquet"
         frame.write_parquet(path)
-        context = read_context(description, arrays, spec, path, history=history)
+        context = read_context(header, arrays, spec, path, history=history)
     return predict(model, context)
 
 
 def _events(
-    description: Mapping[str, Any],
+    header: EventHeader,
     spec: EventSpec,
     source: str | Path | tuple[str, ...] | None,
     history: pl.DataFrame | None,
     at: str | float | None,
 ) -> EventContext:
-    section = section_of(description, spec, source or "history")
+    section = section_of(header, source or "history")
     notices: list[str] = []
     kept = None if history is None else event_files.build(history)
     if source is not None:
         section, paths = resolve(section)
         events = read_events(paths[0], section)
-        check_features(events.feature_names, description, str(paths[0]))
+        check_features(events.feature_names, header, str(paths[0]))
         notices += events.notices
         if kept is not None:
             events, left_out = links.appended(kept, events)
@@ -216,9 +217,9 @@ def _events(
         raise UsageError(
             "There is neither a file of events nor a history.", hint="Give a file of events."
         )
-    events = links.numbered(events, description)
+    events = links.numbered(events, header)
     last = float(events.time[-1])
-    now = math.nextafter(last, math.inf) if at is None else _instant(at, description["dated"])
+    now = math.nextafter(last, math.inf) if at is None else _instant(at, header.dated)
     known = events.time < now
     if not bool(known.any()):
         raise DataError(
@@ -334,17 +335,14 @@ def _ranked(
 
 
 def _values(
-    description: Mapping[str, Any],
+    header: ValueHeader,
     arrays: Mapping[str, Tensor],
     spec: EventSpec,
     source: str | Path | tuple[str, ...],
 ) -> ValueContext:
-    section, paths = resolve(section_of(description, spec, source))
-    if section.task == "sensor":
-        graph = formats.read_sensors(*paths, zero_is_missing=section.zero_is_missing)
-    else:
-        graph = formats.read_snapshots(paths[0])
-    check_ids(graph, description, str(paths[0]))
+    section, paths = resolve(section_of(header, source))
+    graph = read_values(paths, section)
+    check_ids(graph, header, str(paths[0]))
     data = graph_values.build(
         graph, section, lookback=spec.lookback, horizon=spec.horizon, spec=spec, arrays=arrays,
         scored=False,

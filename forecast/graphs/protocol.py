@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from forecast.catalogue.dataset import Split as Division
+from forecast.catalogue.dataset import Split
 from forecast.errors import DataError
 from forecast.graphs.events import Events
 
@@ -30,8 +30,8 @@ RANKED = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Split:
-    """Say which events are for what: each part a range of event numbers.
+class EventSplit:
+    """Which events are for what: each part a range of event numbers.
 
     Attributes:
         train: one past the last training event.
@@ -50,7 +50,7 @@ class Split:
     kept: Bool[Tensor, " E"]
 
     def part(self, name: str) -> range:
-        """Give the numbers of the events of `train`, `val` or `test`."""
+        """Return the numbers of the events of `train`, `val` or `test`."""
         starts = {"train": (0, self.train), "val": (self.train, self.val)}
         return range(*starts.get(name, (self.test, self.end)))
 
@@ -58,11 +58,11 @@ class Split:
 def split(
     events: Events,
     *,
-    division: Division | None = None,
+    division: Split | None = None,
     gap: int = 0,
     inductive: float = 0.0,
     seed: int = 2020,
-) -> Split:
+) -> EventSplit:
     """Split events in time; all of one time are in one part, the earlier.
 
     Args:
@@ -78,15 +78,15 @@ def split(
         DataError: a part is empty.
     """
     time = events.time.numpy()
-    division = division or Division(train=0.7, val=0.15, test=0.15)
+    division = division or Split(train=0.7, val=0.15, test=0.15)
     if isinstance(division.train, int):
         first, second, end = division.borders(len(time), gap)
-        first, second = whole(events.time, first), whole(events.time, second)
-        test, end = whole(events.time, second + gap), whole(events.time, end)
+        first, second = round_up(events.time, first), round_up(events.time, second)
+        test, end = round_up(events.time, second + gap), round_up(events.time, end)
     else:
         marks = np.quantile(time, (division.train, division.train + division.val))
         first, test = (int(np.searchsorted(time, mark, "right")) for mark in marks)
-        second, end = apart(events.time, test - gap), len(time)
+        second, end = round_down(events.time, test - gap), len(time)
     if not 0 < first < second <= test < end:
         between = f" with a gap of {gap:,}" if gap else ""
         raise DataError(
@@ -100,15 +100,15 @@ def split(
         unseen[torch.from_numpy(drawn)] = True
     kept = ~(unseen[events.src] | unseen[events.dst])
     kept[first:] = False
-    return Split(train=first, val=second, test=test, end=end, unseen=unseen, kept=kept)
+    return EventSplit(train=first, val=second, test=test, end=end, unseen=unseen, kept=kept)
 
 
-def whole(time: Float[Tensor, " E"], number: int) -> int:
+def round_up(time: Float[Tensor, " E"], number: int) -> int:
     """Move a border between events forward until all of one time are before it."""
     return int(torch.searchsorted(time, time[number - 1], right=True)) if number > 0 else 0
 
 
-def apart(time: Float[Tensor, " E"], number: int) -> int:
+def round_down(time: Float[Tensor, " E"], number: int) -> int:
     """Move a border between events backward until all of one time are behind it."""
     if number >= len(time):
         return number
@@ -210,7 +210,7 @@ def _least(
 
 
 def _smallest(hashes: np.ndarray, count: int) -> np.ndarray:
-    """Give the columns of the smallest hashes of each row, in order; -1 fills up."""
+    """Return the columns of the smallest hashes of each row, in order; -1 fills up."""
     least = min(count, hashes.shape[1])
     columns = np.argpartition(hashes, least - 1, axis=1)[:, :least]
     chosen = np.take_along_axis(hashes, columns, 1)

@@ -30,7 +30,7 @@ Task = Literal["link", "affinity", "node", "sensor"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphSection:
-    """Say which graph, what to ask of it, and how to read and divide it.
+    """Which graph, what to ask of it, and how to read and divide it.
 
     Attributes:
         source: a known data set; a file of events or of snapshots; or two files, of the readings
@@ -138,6 +138,8 @@ def resolve(section: GraphSection) -> tuple[GraphSection, list[Path]]:
             f"data.source names {len(paths)} files.",
             hint="Give a file of events, or two of sensors: the readings, then the edges.",
         )
+    for path in paths:
+        _refuse_binary(path)
     task = section.task
     if task == "auto":
         by_suffix: Task = "node" if paths[0].suffix.lower() == ".json" else "link"
@@ -148,6 +150,31 @@ def resolve(section: GraphSection) -> tuple[GraphSection, list[Path]]:
             hint="Sensors have two, the readings and then the edges; all else has one.",
         )
     return replace(section, task=task), paths
+
+
+def _refuse_binary(path: Path) -> None:
+    """Refuse what no reader of graphs reads, by its content.
+
+    Raises:
+        DataError: it holds a grid, or is neither text, Parquet nor npz.
+    """
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((b"PAR1", b"PK", b"\x93NUMPY")):
+        return
+    if start.startswith((b"CDF", b"\x89HDF")):
+        raise DataError(
+            "The file holds a grid, and a graph is asked for.",
+            hint="Give events (CSV, Parquet, npz), snapshots (JSON), or the readings of sensors "
+            "and their edges (CSV); a grid takes a model of grids: --model predformer",
+            file=str(path),
+        )
+    if b"\0" in start or start.startswith(b"\x1f\x8b"):
+        raise DataError(
+            "The file is neither text nor Parquet nor npz.",
+            hint="Unpack it, or write it as CSV.",
+            file=str(path),
+        )
 
 
 def read_events(path: Path, section: GraphSection) -> Events:
@@ -165,7 +192,7 @@ def read_events(path: Path, section: GraphSection) -> Events:
 
 
 def borders(section: GraphSection, steps: int) -> tuple[int, int, int]:
-    """Give the step after the last of train, validation and test.
+    """Return the step after the last of train, validation and test.
 
     Raises:
         DataError: a part would be empty.
@@ -174,13 +201,13 @@ def borders(section: GraphSection, steps: int) -> tuple[int, int, int]:
 
 
 def division(section: GraphSection) -> Split:
-    """Give the split as it is stated."""
+    """Return the split as it is stated."""
     train, val, test = section.split
     return Split(train=train, val=val, test=test)
 
 
 def used(section: GraphSection, count: int) -> slice:
-    """Tell which of so many events or steps are used.
+    """Return the range of events or steps that are used.
 
     Raises:
         DataError: none is left.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from forecast.batch import EventBatch
 from forecast.errors import UsageError
-from forecast.graphs.formats import Snapshots
+from forecast.graphs.snapshots import Snapshots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class SnapshotBatches:
 
     @property
     def device(self) -> torch.device:
-        """Tell where the values lie."""
+        """Where the values lie."""
         return self.graph.values.device
 
     def __len__(self) -> int:

@@ -6,29 +6,26 @@ Letters: S steps, N nodes, L lookback, H horizon, e edges.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from forecast.batch import EventBatch, EventSpec, Forecast, SeriesBatch
+from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.batch.windows import Series, Windows
 from forecast.errors import DataError
 from forecast.graphs import baselines as graph_baselines
-from forecast.graphs import pictures
-from forecast.graphs.formats import SensorGraph, Snapshots
+from forecast.graphs.formats import SensorGraph
+from forecast.graphs.header import ValueHeader, ValueOptions
 from forecast.graphs.section import GraphScaler, GraphSection, borders, digest_of
 from forecast.graphs.snapshot_batches import SnapshotBatches
-from forecast.scoring.ranking import ValueSums
+from forecast.graphs.snapshots import Snapshots
 
 _PARTS = ("train", "val", "test")
-# Windows whose rules are scored at once.
-_CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +79,7 @@ class ValueData(ABC):
         return number
 
     def moment(self, number: int) -> str:
-        """Tell the time of a step."""
+        """Return the time of a step."""
         return f"step {number}" if self.times is None else f"{self.times[number]}"
 
     def origins(self, part: str) -> Int[Tensor, " n"]:
@@ -95,7 +92,7 @@ class ValueData(ABC):
         return torch.arange(first, max(first, self.ends[number] - self.spec.horizon + 1))
 
     def series(self, part: str) -> Windows:
-        """Give the windows of a part without their edges."""
+        """Return the windows of a part without their edges."""
         complete = bool(self.seen.all())
         return Windows(
             series=Series(values=self.values, mask=None if complete else self.seen),
@@ -104,40 +101,8 @@ class ValueData(ABC):
             horizon=self.spec.horizon,
         )
 
-    def sums(self) -> ValueSums:
-        """Make an accumulator of errors in the unit of the data."""
-        return ValueSums(self.scaler.undo)
-
-    def baselines(self, part: str) -> dict[str, dict[str, object]]:
-        """Score the simple forecasts on a part."""
-        windows, horizon = self.series(part), self.spec.horizon
-        averaged = min(self.spec.lookback, self.section.averaged)
-
-        def slot_means(past: Tensor, origins: Tensor) -> Tensor:
-            rows = origins[:, None] + torch.arange(horizon)
-            return self.rules["means"][self.slots[rows]]
-
-        rules: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "persistence": lambda past, origins: graph_baselines.persistence(past, horizon),
-            f"moving-average-{averaged}": lambda past, origins: graph_baselines.moving_average(
-                past, horizon, steps=averaged
-            ),
-            "pooled-regression": lambda past, origins: graph_baselines.pooled(
-                past, self.rules["pooled"]
-            ),
-        }
-        if self.section.season > 1:
-            rules["historical-mean"] = slot_means
-        sums = {name: self.sums() for name in rules}
-        for index in torch.arange(len(windows)).split(_CHUNK):
-            batch = windows.batch(index)
-            for name, rule in rules.items():
-                answer = rule(batch.past, windows.origins[index])
-                sums[name].add(Forecast(values=answer), batch)
-        return {name: one.result() for name, one in sums.items()}
-
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         return {
             "scaler.mean": self.scaler.mean,
             "scaler.deviation": self.scaler.deviation,
@@ -146,38 +111,36 @@ class ValueData(ABC):
         }
 
     def inputs(self) -> dict[str, Tensor]:
-        """Give what the model's class takes beside its config and the spec."""
+        """Return what the model's class takes beside its config and the spec."""
         return {"start": self.rules["pooled"]}
 
     def history(self) -> pl.DataFrame | None:
-        """Tell that no history is kept: forecasts go on from a file's own last steps."""
+        """Return None: forecasts go on from a file's own last steps, and no history is kept."""
         return None
 
-    def describe(self) -> dict[str, Any]:
-        """Lay out as plain values what later files must agree with and forecasts are written by."""
-        return {
-            "task": self.spec.task,
-            "ids": list(self.ids),
-            "logarithm": self.scaler.logarithm,
-            "steps": len(self.values),
-            "options": {
-                "season": self.section.season,
-                "averaged": self.section.averaged,
-                "zero_is_missing": self.section.zero_is_missing,
-            },
-        }
-
-    def picture(self, model: nn.Module, path: Path) -> None:
-        """Draw truth and forecast of some nodes over the test part."""
-        pictures.values(path, model=model, data=self)
+    @property
+    def header(self) -> ValueHeader:
+        """What later files must agree with, and are read by."""
+        section = self.section
+        return ValueHeader(
+            task="sensor" if section.task == "sensor" else "node",
+            ids=self.ids,
+            logarithm=self.scaler.logarithm,
+            steps=len(self.values),
+            options=ValueOptions(
+                season=section.season,
+                averaged=section.averaged,
+                zero_is_missing=section.zero_is_missing,
+            ),
+        )
 
     @abstractmethod
     def windows(self, part: str) -> Windows | SnapshotBatches:
-        """Give the windows of a part with their edges."""
+        """Return the windows of a part with their edges."""
 
     @abstractmethod
     def last(self) -> SeriesBatch | EventBatch:
-        """Give the window that ends with the last step, without a target."""
+        """Return the window that ends with the last step, without a target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,15 +157,15 @@ class NodeData(ValueData):
 
     @property
     def batch_size(self) -> int:
-        """Tell how many steps a step of training has: each has a window of its own."""
+        """How many steps a step of training has: each has a window of its own."""
         return 1
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         return super().arrays() | {"largest": self.largest}
 
     def windows(self, part: str) -> SnapshotBatches:
-        """Give the steps of `train`, `val` or `test`."""
+        """Return the steps of `train`, `val` or `test`."""
         return SnapshotBatches(
             graph=self.graph,
             steps=self.origins(part),
@@ -211,7 +174,7 @@ class NodeData(ValueData):
         )
 
     def last(self) -> EventBatch:
-        """Give the window that ends with the last step, without a target."""
+        """Return the window that ends with the last step, without a target."""
         steps = torch.tensor([len(self.values)])
         batch = replace(self.windows("test"), steps=steps).batch(torch.tensor([0]))
         return replace(batch, truth=None)
@@ -233,12 +196,12 @@ class SensorData(ValueData):
         return None
 
     def windows(self, part: str) -> Windows:
-        """Give the windows of `train`, `val` or `test`."""
+        """Return the windows of `train`, `val` or `test`."""
         windows = self.series(part)
         return replace(windows, series=replace(windows.series, calendar=self._calendar()))
 
     def last(self) -> SeriesBatch:
-        """Give the window that ends with the last step, without a target."""
+        """Return the window that ends with the last step, without a target."""
         lookback, marks = self.spec.lookback, self._calendar()
         return SeriesBatch(
             past=self.values[None, -lookback:],
@@ -252,7 +215,7 @@ class SensorData(ValueData):
         return torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], 1)
 
     def inputs(self) -> dict[str, Tensor]:
-        """Give the edges too."""
+        """Return the start of the weights and the edges."""
         edges = {"src": self.graph.src, "dst": self.graph.dst, "weight": self.graph.weight}
         return super().inputs() | edges
 
@@ -302,7 +265,7 @@ def build(
         "values": values,
         "seen": seen,
         "slots": slots,
-        "ids": graph.ids if sensors else tuple(str(number) for number in range(nodes)),
+        "ids": graph.ids,
         "times": times,
         "spec": spec
         or EventSpec(
@@ -371,10 +334,12 @@ def _fit_rules(data: NodeData | SensorData) -> dict[str, Tensor]:
     pooled = graph_baselines.fit_pooled(
         train.past, train.target, mask=None if train.target_mask is None else train.target_mask
     )
-    means = graph_baselines.slot_means(
-        data.values[: data.ends[0]], data.slots[: data.ends[0]], season=data.section.season
-    )
-    return {"pooled": pooled, "means": means}
+    # Of what was observed, in its own unit: a report held over a gap is none, and the mean of
+    # logarithms is not that of counts.
+    end = data.ends[0]
+    observed = data.scaler.undo(data.values[:end]).masked_fill(~data.seen[:end], torch.nan)
+    means = graph_baselines.slot_means(observed, data.slots[:end], season=data.section.season)
+    return {"pooled": pooled, "means": data.scaler.apply(means)}
 
 
 def _slots(

@@ -36,10 +36,12 @@ UNITS = {
 }
 LETTERS = {"t": "time", "y": "y", "x": "x", "z": "level", "e": "member"}
 ROUND = 360.0
+# Coordinates that differ by less are the same.
+NEAR = 1e-4
 
 
 class Axis(NamedTuple):
-    """Say what a dimension stands for; `other` is none of the known ones."""
+    """Role of a dimension; `other` is none of the known ones."""
 
     role: str
     name: str
@@ -47,7 +49,7 @@ class Axis(NamedTuple):
 
 
 def role_of(name: str, attributes: Mapping[str, Any], is_time: bool = False) -> str:
-    """Tell which axis a dimension is, from its name and its coordinate's attributes."""
+    """Return which axis a dimension is, from its name and its coordinate's attributes."""
     if is_time:
         return "time"
     standard = str(attributes.get("standard_name", "")).lower()
@@ -70,9 +72,11 @@ class Mesh:
 
     Attributes:
         y: (Y,) coordinates of the rows, ascending; row numbers where the file has none.
-        x: (X,) coordinates of the columns, ascending.
+        x: (X,) coordinates of the columns, ascending: eastwards from the first, beyond 360 where
+            they cross the meridian at which the file's numbers begin again.
         rows: (Y,) rows of the file that they are.
         columns: (X,) columns of the file that they are.
+        file_x: (X,) coordinates of the columns as the file has them, which may step back once.
         geographic: the coordinates are latitudes and longitudes in degrees.
         descending: the file's rows run from high to low.
         wraps: the columns go all the way round the globe.
@@ -82,6 +86,7 @@ class Mesh:
     x: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    file_x: np.ndarray
     geographic: bool
     descending: bool
     wraps: bool
@@ -92,10 +97,17 @@ class Mesh:
         return len(self.y), len(self.x)
 
     def same_as(self, other: Mesh) -> bool:
-        """Tell whether two files have their cells in the same places."""
-        return self.shape == other.shape and all(
-            np.allclose(a, b, rtol=0, atol=1e-4) for a, b in ((self.y, other.y), (self.x, other.x))
-        )
+        """Whether two files have their cells in the same places."""
+        return self.at(other.y, other.x)
+
+    def at(self, y: np.ndarray, x: np.ndarray) -> bool:
+        """Whether the cells are those of other rows and columns; 355 and -5 degrees are one."""
+        if self.shape != (len(y), len(x)):
+            return False
+        apart = np.abs(self.x - x)
+        if self.geographic:
+            apart = np.abs((apart + ROUND / 2) % ROUND - ROUND / 2)
+        return bool(np.all(np.abs(self.y - y) <= NEAR) and np.all(apart <= NEAR))
 
     def cut(self, block: np.ndarray) -> np.ndarray:
         """Take the cells out of the last two axes of a block that `window` was read of."""
@@ -147,11 +159,13 @@ def mesh(
         DataError: coordinates in disorder, or a region without a cell.
     """
     descending = len(y) > 1 and y[0] > y[-1]
-    # Columns that run across the seam of a circle step back once.
-    turned = x % ROUND if geographic and np.sum(np.diff(x) < 0) == 1 else x
-    for name, values in (("row", -y if descending else y), ("column", turned)):
-        steps = np.diff(values)
-        if np.any(steps == 0) or np.sum(steps < 0) > (name == "column" and geographic):
+    own_x = x
+    # Columns that run across the seam of a circle step back once; from there on they go round.
+    back = np.diff(x) < 0
+    if geographic and np.sum(back) == 1 and x[-1] < x[0]:
+        x = x + ROUND * np.concatenate([[False], np.cumsum(back) > 0])
+    for name, values in (("row", -y if descending else y), ("column", x)):
+        if np.any(np.diff(values) <= 0):
             raise DataError(
                 f"The {name} coordinates are not in order.",
                 hint="Sort the grid by its coordinates.",
@@ -187,6 +201,7 @@ def mesh(
         x=chosen,
         rows=row_places,
         columns=column_places,
+        file_x=own_x[column_places],
         geographic=geographic,
         descending=bool(descending),
         wraps=bool(wraps and len(column_places) == len(x)),

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from forecast.errors import UsageError, nearest
+from forecast.grids.calendars import STANDARD, years_and_days
 
 DAY = 86_400_000_000
 # The frame that long before, and how many of them at that distance are averaged.
@@ -28,28 +29,27 @@ LAGS = {"day": ("day", 1), "3-day-mean": ("day", 3), "7-day-mean": ("day", 7),
 _DEVIATION, _REACH = 10.0, 30
 
 
-def _time_of_day(times: np.ndarray, per_day: int) -> np.ndarray:
+def _time_of_day(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
     return times.astype(np.int64) % DAY // (DAY // per_day)
 
 
-def _time_of_week(times: np.ndarray, per_day: int) -> np.ndarray:
+def _time_of_week(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
     # 1970-01-01 was a Thursday.
     weekday = (times.astype("datetime64[D]").astype(np.int64) + 3) % 7
     return weekday * per_day + _time_of_day(times, per_day)
 
 
-def _month_of_year(times: np.ndarray, per_day: int) -> np.ndarray:
-    return times.astype("datetime64[M]").astype(np.int64) % 12
+def _month_of_year(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
+    return years_and_days(times, calendar)[1] % 12
 
 
-def _day_of_year(times: np.ndarray, per_day: int) -> np.ndarray:
-    days = times.astype("datetime64[D]")
-    day = (days - days.astype("datetime64[Y]")).astype(np.int64)
+def _day_of_year(times: np.ndarray, per_day: int, calendar: str = STANDARD) -> np.ndarray:
+    day = years_and_days(times, calendar)[2] // DAY
     return day * per_day + _time_of_day(times, per_day)
 
 
 # What frames are averaged over: the slot of each time, and how many slots a day's frames make.
-TABLES: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], Callable[[int], int]]] = {
+TABLES: dict[str, tuple[Callable[[np.ndarray, int, str], np.ndarray], Callable[[int], int]]] = {
     "time-of-day": (_time_of_day, lambda per_day: per_day),
     "time-of-week": (_time_of_week, lambda per_day: 7 * per_day),
     "month-of-year": (_month_of_year, lambda per_day: 12),
@@ -71,9 +71,11 @@ def check_reference(name: str) -> None:
         )
 
 
-def slots_of(name: str, times: np.ndarray, per_day: int) -> Int[np.ndarray, " M"]:
-    """Give the slot of each time in a table."""
-    return TABLES[name][0](times, per_day)
+def slots_of(
+    name: str, times: np.ndarray, per_day: int, calendar: str = STANDARD
+) -> Int[np.ndarray, " M"]:
+    """Return the slot of each time in a table."""
+    return TABLES[name][0](times, per_day, calendar)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,38 +94,24 @@ class Lag:
 class Table:
     """Refer to the mean of a slot, in scaled space.
 
-    For a frame that went into the mean it is taken out again, lest a model see in training what
-    it has to forecast; smoothed means have so many frames in them that they are left alone.
+    A training frame has the mean that it went into itself: within a slot that is one and the same
+    frame, and tells nothing of which one is to be forecast. With the frame taken out it would tell
+    all: what is left of the mean is the lower, the higher the frame.
 
     Attributes:
         slots: (M,) the slot of each instant.
         means: (S, C, Y, X).
         counts: frames in each mean, (S, 1, 1, 1) or, with missing cells, (S, C, Y, X).
-        fitted: rows below this one went into the means.
     """
 
     name: str
     slots: Int[Tensor, " M"]
     means: Float[Tensor, "S C Y X"]
     counts: Tensor
-    fitted: int
 
-    def frames(self, rows: Int[Tensor, "*n"], values: Tensor | None) -> Float[Tensor, "*n C Y X"]:
-        """Give the mean for each row.
-
-        Args:
-            rows: numbers of instants.
-            values: scaled frames of these rows, missing cells NaN; None where they are to come.
-        """
-        slots = self.slots[rows]
-        means = self.means[slots]
-        if values is None or self.name == _SMOOTHED or not bool((rows < self.fitted).any()):
-            return means
-        own = (rows < self.fitted)[..., None, None, None] & ~values.isnan()
-        counts = self.counts[slots]
-        rest = (counts - own.to(counts.dtype)).clamp(min=1)
-        without = (means * counts - values.nan_to_num()) / rest
-        return torch.where(own, torch.where(counts > 1, without, 0.0), means)
+    def frames(self, rows: Int[Tensor, "*n"]) -> Float[Tensor, "*n C Y X"]:
+        """Return the mean for each row, a number of an instant."""
+        return self.means[self.slots[rows]]
 
 
 def fit_table(
@@ -131,8 +119,8 @@ def fit_table(
     times: np.ndarray,
     per_day: int,
     blocks: Iterator[Float[Tensor, "n C Y X"]],
-    fitted: int,
     device: torch.device,
+    calendar: str = STANDARD,
 ) -> Table:
     """Average the frames of each slot.
 
@@ -140,11 +128,11 @@ def fit_table(
         name: a key of `TABLES`.
         times: (M,) instants.
         per_day: frames in a day, at least 1.
-        blocks: the first `fitted` frames in order, scaled, missing cells NaN.
-        fitted: their number.
+        blocks: the training frames in order, scaled, missing cells NaN.
         device: where the table goes.
+        calendar: that of the instants.
     """
-    slots = torch.from_numpy(slots_of(name, times, per_day)).to(device)
+    slots = torch.from_numpy(slots_of(name, times, per_day, calendar)).to(device)
     size = TABLES[name][1](per_day)
     sums = counts = None
     row = 0
@@ -164,7 +152,7 @@ def fit_table(
     means = torch.where(counts > 0, sums / counts.clamp(min=1e-6), 0.0)
     if bool((counts == counts[:, :1, :1, :1]).all()):
         counts = counts[:, :1, :1, :1].clone()
-    return Table(name=name, slots=slots, means=means, counts=counts, fitted=fitted)
+    return Table(name=name, slots=slots, means=means, counts=counts)
 
 
 def _smooth(rows: Tensor) -> Tensor:
@@ -177,12 +165,12 @@ def _smooth(rows: Tensor) -> Tensor:
 
 
 def lag_reach(name: str, steps: int, horizon: int) -> int:
-    """Give the frames back to the earliest one that a lag refers to."""
+    """Return the frames back to the earliest one that a lag refers to."""
     return steps * (-(-horizon // steps) + LAGS[name][1] - 1)
 
 
 def lag_steps(name: str, step: int, months: int) -> int:
-    """Give the frames in the day, week or year of a lag; 0 where the step does not divide it.
+    """Return the frames in the day, week or year of a lag; 0 where the step does not divide it.
 
     Args:
         name: a key of `LAGS`.

@@ -6,9 +6,8 @@ Letters: N frames, C channels, Y X rows and columns, L lookback, H horizon.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from forecast.batch import GridBatch, GridSpec
 from forecast.catalogue.weatherbench import other_name
 from forecast.errors import DataError
 from forecast.grids.data import GridData, build, located
-from forecast.grids.files import Channel, Header
+from forecast.grids.files import Header
+from forecast.grids.header import GridHeader
 from forecast.grids.reading import Grid, places, read
 from forecast.grids.section import GridSection
 from forecast.grids.times import Clock
@@ -34,6 +34,7 @@ class GridContext:
         times: (H,) instants of the forecast [us].
         last: the last known instant.
         scaler: how frames are scaled.
+        observed: (C, Y, X) cells with a value in the training frames or in these; None are all.
         header: where and how forecasts are to be written.
         clock: the step.
         notices: sentences for the user.
@@ -43,25 +44,32 @@ class GridContext:
     times: np.ndarray
     last: np.datetime64
     scaler: GridScaler
+    observed: Tensor | None
     header: Header
     clock: Clock
     notices: tuple[str, ...]
 
     def frames(self, values: Tensor) -> np.ndarray:
-        """Bring scaled forecasts (1, H, C, Y, X) to the units of the data, (H, C, Y, X)."""
-        return self.scaler.undo(values)[0].float().cpu().numpy()
+        """Bring scaled forecasts (1, H, C, Y, X) to the units of the data, (H, C, Y, X).
+
+        A cell that was never observed, such as land in a field of the sea, is NaN.
+        """
+        frames = self.scaler.undo(values)[0].float()
+        if self.observed is not None:
+            frames = frames.masked_fill(~self.observed, torch.nan)
+        return frames.cpu().numpy()
 
 
-def whole(
-    description: Mapping[str, Any],
+def as_test_set(
+    header: GridHeader,
     arrays: Mapping[str, Tensor],
     spec: GridSpec,
     source: str | Path | Sequence[str | Path],
     device: torch.device | str = "cpu",
 ) -> GridData:
     """Make every frame of a file after the first lookback one to score, for a trained model."""
-    section = _section(description, source)
-    grid = fitting(read(located(section.source), section), description, str(source))
+    section = section_of(header, source)
+    grid = fitting(read(located(section.source), section), header, str(source))
     count = len(grid.times)
     data = build(
         grid, section, spec.lookback, spec.horizon, (0, 0, count), spec.references, device, arrays
@@ -76,7 +84,7 @@ def whole(
 
 
 def read_context(
-    description: Mapping[str, Any],
+    header: GridHeader,
     arrays: Mapping[str, Tensor],
     spec: GridSpec,
     source: str | Path | Sequence[str | Path],
@@ -88,15 +96,13 @@ def read_context(
         DataError: the grid, its step or its units are not those of the training data, or too few
             frames are there.
     """
-    section = _section(description, source)
-    grid = fitting(read(located(section.source), section), description, str(source))
+    section = section_of(header, source)
+    grid = fitting(read(located(section.source), section), header, str(source))
     wanted = spec.context or spec.lookback
     if grid.clock.dated and len(grid.times) > wanted:
         # Read again from where the context starts, so that only that is held.
-        start = str(grid.times[-wanted])
-        grid = fitting(
-            read(located(section.source), replace(section, first=start)), description, ""
-        )
+        start = grid.clock.text(grid.times[-wanted])
+        grid = fitting(read(located(section.source), replace(section, first=start)), header, "")
     count = len(grid.times)
     if count < spec.lookback or grid.runs[-1] > count - spec.lookback:
         raise DataError(
@@ -119,33 +125,43 @@ def read_context(
         times=grid.clock.after(grid.times[-1], spec.horizon),
         last=grid.times[-1],
         scaler=data.scaler,
+        observed=_observed(data, arrays, max(0, count - wanted)),
         header=grid.header,
         clock=grid.clock,
         notices=data.notices,
     )
 
 
-def _section(
-    description: Mapping[str, Any], source: str | Path | Sequence[str | Path]
-) -> GridSection:
-    options: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in description["options"].items()
-    }
+def _observed(data: GridData, arrays: Mapping[str, Tensor], start: int) -> Tensor | None:
+    """Find cells with a value in training frames, as far as the arrays tell, or from a row on."""
+    if not data.frames.missing:
+        return None
+    seen = data.frames.observed(start, len(data.grid.times))
+    for name, one in arrays.items():
+        if name == "observed":
+            seen |= one.to(seen.device)
+        elif name.endswith(".counts") and one.shape[1:] == seen.shape:
+            seen |= (one > 0).any(0).to(seen.device)
+    return seen
+
+
+def section_of(header: GridHeader, source: str | Path | Sequence[str | Path]) -> GridSection:
+    """Read a later file as the training data were read."""
+    options = asdict(header.options)
     # Variables by name, so that other fields of the file do no harm.
-    if description["format"] in ("netcdf", "zarr"):
-        options["variables"] = tuple(dict.fromkeys(c["variable"] for c in description["channels"]))
+    if header.format in ("netcdf", "zarr"):
+        options["variables"] = header.variables
     named = str(source) if isinstance(source, str | Path) else tuple(map(str, source))
-    return GridSection(source=named, scaling=description["scaling"], **options)
+    return GridSection(source=named, scaling=header.scaling, **options)
 
 
-def fitting(grid: Grid, description: Mapping[str, Any], file: str) -> Grid:
+def fitting(grid: Grid, header: GridHeader, file: str) -> Grid:
     """Refuse a grid that a model trained on another cannot read.
 
     Raises:
         DataError: channels, places, units or the step differ.
     """
-    stated = [Channel(**channel) for channel in description["channels"]]
+    stated = header.channels
     for want, have in zip(stated, grid.header.channels, strict=False):
         same = have.name in (want.name, other_name(want.name)) or want.level is not None
         if not same or have.level != want.level:
@@ -167,15 +183,22 @@ def fitting(grid: Grid, description: Mapping[str, Any], file: str) -> Grid:
             hint="Give the fields the model was trained on.",
             file=file,
         )  # fmt: skip
-    y, x = np.array(description["y"]), np.array(description["x"])
-    if not replace(grid.header.mesh, y=y, x=x).same_as(grid.header.mesh):
+    y, x = header.y, header.x
+    if not header.placed_like(grid.header.mesh):
         raise DataError(
             f"The grid of {places(grid.header)} is not the one the model was trained on, "
             f"{len(y)} x {len(x)} from ({y[0]:g}, {x[0]:g}) to ({y[-1]:g}, {x[-1]:g}).",
             hint="Give the same cells.",
             file=file,
         )
-    if (grid.clock.step, grid.clock.months) != (description["step"], description["months"]):
+    if grid.clock.calendar != header.calendar:
+        raise DataError(
+            f"The calendar is {grid.clock.calendar}, and that of the training data "
+            f"{header.calendar}.",
+            hint="Give frames in the calendar of the training data.",
+            file=file,
+        )
+    if (grid.clock.step, grid.clock.months) != (header.step, header.months):
         raise DataError(
             f"The frames are {grid.clock.frequency} apart, those of the training data are not.",
             hint="Give frames with the step of the training data.",

@@ -5,7 +5,7 @@ Dimensions are found by name and by CF attributes and brought into one order, wh
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from forecast.catalogue.weatherbench import other_name
 from forecast.errors import DataError, nearest
 from forecast.grids.axes import Axis, Mesh, mesh, role_of
+from forecast.grids.calendars import STANDARD, from_cftime
 from forecast.grids.files import (
     Channel,
     Format,
@@ -26,6 +27,9 @@ from forecast.grids.files import (
     reading,
     time_range,
 )
+
+# What a forecast takes over of a variable and of a coordinate, as CF has it.
+_KEPT = ("standard_name", "long_name", "units", "positive", "axis", "cell_methods")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,22 +46,26 @@ class CoordinateFile:
         """Read the header."""
         with _dataset(path, kind) as dataset:
             variables = _choose(dataset, options, path)
+            for name in variables:
+                _one_member(dataset, name, options, path)
             axes = _axes(dataset, variables[0])
             time, y, x = (
                 next(axis for axis in axes if axis.role == role) for role in ("time", "y", "x")
             )
-            times = _times(dataset, time, path)
-            rows = time_range(times, options)
+            times, calendar = _times(dataset, time, path)
+            rows = time_range(times, options, calendar)
             channels = [
                 channel for name in variables for channel in _channels(dataset, name, options, path)
             ]
             header = Header(
                 format=kind,
                 times=times[rows],
+                calendar=calendar,
                 frames=len(times[rows]),
                 channels=tuple(channels),
                 mesh=_mesh(dataset, y, x, options, path),
                 names={axis.role: axis.name for axis in axes if axis.role != "other"},
+                attributes=_cf_attributes(dataset, [*variables, *(axis.name for axis in axes)]),
             )
         return cls(path=path, header=header, options=options, rows=rows)
 
@@ -137,10 +145,10 @@ def _named(name: str, known: Sequence[str], path: Path) -> str:
 
 
 def _axes(dataset: Any, name: str) -> list[Axis]:
-    """Tell what each dimension of a variable is; of two that look alike the first one is."""
+    """Return what each dimension of a variable is; of two that look alike the first one is."""
     axes: list[Axis] = []
     for dim in map(str, dataset[name].dims):
-        is_time = dim in dataset.coords and dataset[dim].dtype.kind == "M"
+        is_time = dim in dataset.coords and _has_dates(dataset[dim])
         role = role_of(dim, _attributes(dataset, dim), is_time)
         if role in {axis.role for axis in axes}:
             role = "other"
@@ -152,9 +160,17 @@ def _attributes(dataset: Any, dim: str) -> dict[str, Any]:
     return dict(dataset[dim].attrs) if dim in dataset.coords else {}
 
 
-def _times(dataset: Any, axis: Axis, path: Path) -> np.ndarray:
+def _has_dates(coordinate: Any) -> bool:
+    """Whether a coordinate was decoded to dates, of numpy or, of other calendars, of cftime."""
+    if coordinate.dtype.kind != "O" or not coordinate.size:
+        return bool(coordinate.dtype.kind == "M")
+    return hasattr(coordinate.values.flat[0], "dayofyr")
+
+
+def _times(dataset: Any, axis: Axis, path: Path) -> tuple[np.ndarray, str]:
+    """Read the instants of an axis, and the name of their calendar."""
     coordinate = dataset[axis.name] if axis.name in dataset.coords else None
-    if coordinate is None or coordinate.dtype.kind != "M":
+    if coordinate is None or not _has_dates(coordinate):
         units = "" if coordinate is None else coordinate.attrs.get("units", "")
         raise DataError(
             f"The axis {axis.name!r} holds no times that can be read"
@@ -162,10 +178,12 @@ def _times(dataset: Any, axis: Axis, path: Path) -> np.ndarray:
             hint="Give it a unit such as 'hours since 1900-01-01' and the calendar 'standard'.",
             file=str(path),
         )
+    if coordinate.dtype.kind == "O":
+        return from_cftime(coordinate.values)
     times = coordinate.values.astype("datetime64[us]")
     if np.isnat(times).any():
         raise DataError(f"The axis {axis.name!r} has times that are missing.", file=str(path))
-    return times
+    return times, STANDARD
 
 
 def _channels(dataset: Any, name: str, options: GridOptions, path: Path) -> list[Channel]:
@@ -205,14 +223,47 @@ def _mesh(dataset: Any, y: Axis, x: Axis, options: GridOptions, path: Path) -> M
     )
 
 
-def _by_role(dataset: Any, name: str, member: int) -> Any:
-    """Give a variable whose dimensions bear the names of their roles."""
+def _cf_attributes(dataset: Any, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Attributes of variables and coordinates that a forecast of them has too."""
+    return {
+        name: {key: str(dataset[name].attrs[key]) for key in _KEPT if key in dataset[name].attrs}
+        for name in dict.fromkeys(names)
+        if name in dataset.variables
+    }
+
+
+def _one_member(dataset: Any, name: str, options: GridOptions, path: Path) -> None:
+    """Refuse to choose a member of an ensemble that nobody named.
+
+    Raises:
+        DataError: there are several and none is named, or the one named is not there.
+    """
+    axis = next((axis for axis in _axes(dataset, name) if axis.role == "member"), None)
+    size = 1 if axis is None else axis.size
+    if axis is not None and size > 1 and options.member is None:
+        raise DataError(
+            f"{name!r} is an ensemble of {size} members along {axis.name!r}, and a grid is one of "
+            "them.",
+            hint="Name it, counted from 0: --set data.member=0; or write each member to a file of "
+            "its own.",
+            file=str(path),
+        )
+    if (options.member or 0) >= size:
+        raise DataError(
+            f"{name!r} has {size} member{'s' * (size > 1)}, and data.member = {options.member}.",
+            hint=f"Members count from 0 to {size - 1}.",
+            file=str(path),
+        )
+
+
+def _by_role(dataset: Any, name: str, member: int | None) -> Any:
+    """Rename the dimensions of a variable to their roles."""
     axes = _axes(dataset, name)
     field = dataset[name]
     field = field.isel({axis.name: 0 for axis in axes if axis.role == "other"})
     ensemble = next((axis.name for axis in axes if axis.role == "member"), None)
     if ensemble is not None:
-        field = field.isel({ensemble: min(member, dataset.sizes[ensemble] - 1)})
+        field = field.isel({ensemble: member or 0})
     renamed = {axis.name: axis.role for axis in axes if axis.role not in ("other", "member")}
     return field.rename({old: new for old, new in renamed.items() if old != new})
 

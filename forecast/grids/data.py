@@ -8,26 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forecast.batch import GridSpec
 from forecast.catalogue import DATASETS, GridDataset, grids
 from forecast.catalogue.dataset import Split
 from forecast.errors import DataError, UsageError
-from forecast.grids import pictures
 from forecast.grids.axes import ROUND
+from forecast.grids.calendars import instant_of
 from forecast.grids.climatology import LAGS, Table, lag_reach, lag_steps
-from forecast.grids.files import GridOptions, Header, describe_header, instant, short
+from forecast.grids.files import GridOptions, Header
+from forecast.grids.header import GridHeader
 from forecast.grids.reading import Grid, read
-from forecast.grids.references import reference, reference_names
+from forecast.grids.references import far_lags, reference, reference_names
 from forecast.grids.section import GridSection
 from forecast.grids.times import calendar
 from forecast.grids.windows import Frames, GridScaler, GridWindows, fit_scaler, grid_origins
-from forecast.scoring.fields import GridErrorSums
 
 _PARTS = ("train", "val", "test")
 
@@ -63,19 +62,16 @@ class GridData:
 
     @property
     def latitudes(self) -> Tensor | None:
-        """Give the latitude of each row [degrees], or None where rows have none."""
+        """Latitude of each row [degrees], or None where rows have none."""
         mesh = self.grid.header.mesh
         return torch.from_numpy(mesh.y) if mesh.geographic else None
 
     def windows(self, part: str) -> GridWindows:
-        """Give the windows of `train`, `val` or `test`."""
+        """Return the windows of `train`, `val` or `test`."""
         number = _PARTS.index(part)
         lookback, horizon = self.spec.lookback, self.spec.horizon
-        frames = self.frames
         if self.section.protocol == "openstl":
             origins = _openstl_origins(self, part)
-            if part != "train" and len(self.section.split) == 2:
-                frames = replace(frames, scaler=self._own_scaler())
         else:
             first = self.borders[number - 1] if number else 0
             first += self.section.gap if part == "test" else 0
@@ -88,57 +84,50 @@ class GridData:
                 inside=self.section.inside,
             )
         return GridWindows(
-            frames=frames,
+            frames=self.frames_of(part),
             origins=torch.from_numpy(origins),
             lookback=lookback,
             horizon=horizon,
         )
 
-    def sums(self) -> GridErrorSums:
-        """Make an accumulator of the errors of forecasts of these frames."""
-        means = [n for n, one in enumerate(self.frames.references) if isinstance(one, Table)]
-        return GridErrorSums(
-            columns=self.columns,
-            deviation=self.scaler.deviation,
-            latitudes=self.latitudes,
-            # The finest mean comes last.
-            climate=means[-1] if means else None,
-            unit_range=self.section.resolved_scaling == "maximum",
-        )
+    def frames_of(self, part: str) -> Frames:
+        """Frames as a part has them: `openstl` by dates scales what it tests on by its own."""
+        own = self.section.protocol == "openstl" and len(self.section.split) == 2
+        return self.frames.rescaled(self._own_scaler()) if own and part != "train" else self.frames
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors that forecasting with a model trained on this needs."""
+        """Return the tensors that forecasting with a model trained on this needs."""
         arrays = {"scaler.mean": self.scaler.mean, "scaler.deviation": self.scaler.deviation}
         for table in self.frames.references:
             if isinstance(table, Table):
                 arrays[f"{table.name}.means"] = table.means
                 arrays[f"{table.name}.counts"] = table.counts
+        if self.frames.missing:
+            arrays["observed"] = self.frames.observed(0, self.borders[0])
         return {name: tensor.cpu() for name, tensor in arrays.items()}
 
-    def describe(self) -> dict[str, Any]:
-        """Lay out as plain values what later files must agree with and forecasts are written by."""
-        options = {field.name: getattr(self.section, field.name) for field in fields(GridOptions)}
-        return describe_header(self.grid.header) | {
-            "protocol": self.section.protocol,
-            "scaling": self.section.resolved_scaling,
-            "step": self.grid.clock.step,
-            "months": self.grid.clock.months,
-            "options": options | {"first": "", "last": ""},
-        }
-
-    def picture(self, model: nn.Module, path: Path) -> None:
-        """Draw truth, forecast and error of the last test window as maps."""
-        windows = self.windows("test")
-        batch = windows.batch(torch.tensor([len(windows) - 1]))
-        origin = int(windows.origins[-1])
-        pictures.draw(
-            path,
-            model=model,
-            batch=batch,
-            scaler=windows.frames.scaler,
-            header=self.grid.header,
-            times=self.grid.times[origin : origin + self.spec.horizon],
-            dated=self.grid.clock.dated,
+    @property
+    def header(self) -> GridHeader:
+        """What later files must agree with, and forecasts are written by."""
+        options = GridOptions(
+            **{f.name: getattr(self.section, f.name) for f in fields(GridOptions)}
+        )
+        header, clock = self.grid.header, self.grid.clock
+        return GridHeader(
+            format=header.format,
+            names=header.names,
+            channels=header.channels,
+            y=tuple(header.mesh.y.tolist()),
+            x=tuple(header.mesh.x.tolist()),
+            geographic=header.mesh.geographic,
+            descending=header.mesh.descending,
+            dated=header.times is not None,
+            protocol=self.section.protocol,
+            scaling=self.section.resolved_scaling,
+            step=clock.step,
+            months=clock.months,
+            calendar=clock.calendar,
+            options=replace(options, first="", last=""),
         )
 
     def _own_scaler(self) -> GridScaler:
@@ -267,6 +256,8 @@ def build(
         if name in LAGS
     ]
     notices = list(grid.notices)
+    if arrays is None:
+        notices += far_lags(names, clock, horizon)
     if section.protocol == "openstl":
         notices.append(
             "Protocol openstl: the validation part is the test part, so the epoch is chosen on it. "
@@ -300,7 +291,7 @@ def build(
 
 
 def borders_of(section: GridSection, grid: Grid) -> tuple[int, int, int]:
-    """Give the row after the last of train, validation and test."""
+    """Return the row after the last of train, validation and test."""
     count, split = len(grid.times), section.split
     if len(split) == 2:
         if not grid.clock.dated:
@@ -308,11 +299,15 @@ def borders_of(section: GridSection, grid: Grid) -> tuple[int, int, int]:
                 "Frames without dates cannot be split by dates.",
                 hint="Give fractions or counts: --set data.split=[0.7, 0.1, 0.2]",
             )
-        val, test = (int(np.searchsorted(grid.times, instant(date))) for date in split)
+        val, test = (
+            int(np.searchsorted(grid.times, instant_of(date, grid.clock.calendar)))
+            for date in split
+        )
         if not 0 < val < test < count:
             raise DataError(
                 f"Validation from {split[0]} and test from {split[1]} leave a part empty: the "
-                f"frames run from {short(grid.times[0])} to {short(grid.times[-1])}.",
+                f"frames run from {grid.clock.short(grid.times[0])} to "
+                f"{grid.clock.short(grid.times[-1])}.",
                 hint="Change data.split.",
             )
         return val, test, count
@@ -341,7 +336,7 @@ def _openstl_origins(data: GridData, part: str) -> np.ndarray:
 
 
 def _coordinates(header: Header) -> Tensor:
-    """Give each cell its place: by sines and cosines on the globe, else in [-1, 1]."""
+    """Encode the place of each cell: by sines and cosines on the globe, else in [-1, 1]."""
     y, x = torch.from_numpy(header.mesh.y), torch.from_numpy(header.mesh.x)
     if header.mesh.geographic:
         parts = [torch.sin(torch.deg2rad(y)), torch.sin(x * 2 * torch.pi / ROUND),

@@ -8,16 +8,18 @@ Letters: N frames, C channels, Y X rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from pydantic import Field
 
 from forecast.errors import DataError, UsageError
 from forecast.grids.axes import Mesh, mesh
+from forecast.grids.calendars import STANDARD, instant_of, text_of
 
 # Values read at a time, in bytes of float32.
 BLOCK = 8 << 20
@@ -30,13 +32,13 @@ Axes = tuple[Literal["time", "sequence", "channel", "y", "x"], ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridOptions:
-    """Say how to read gridded files, and which part of them.
+    """How to read gridded files, and which part of them.
 
     Attributes:
         variables: names of the variables; empty takes all that have time, rows and columns. Short
             and long names of the ECMWF are understood for each other.
         levels: pressure levels of variables that have them [as in the file]; empty takes all.
-        member: which member of an ensemble, counted from 0.
+        member: which member of an ensemble, counted from 0; None takes the only one.
         latitude: southern and northern edge of a region [degrees].
         longitude: western and eastern edge [degrees].
         rows: the first row and the one after the last, from the lowest coordinate on.
@@ -53,7 +55,7 @@ class GridOptions:
 
     variables: tuple[str, ...] = ()
     levels: tuple[float, ...] = ()
-    member: int = 0
+    member: Annotated[int, Field(ge=0)] | None = None
     latitude: tuple[float, float] | None = None
     longitude: tuple[float, float] | None = None
     rows: tuple[int, int] | None = None
@@ -87,24 +89,30 @@ class Channel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """Say what a file holds.
+    """What a file holds.
 
     Attributes:
         format: the kind of file.
         times: (N,) instants [us] ascending, or None where the file has no dates.
+        calendar: that of its dates, as CF names it.
         starts: (N,) whether a frame starts a sequence of its own; None leaves it to the times.
         channels: the fields of a frame.
         mesh: its cells.
         names: the file's name for each axis it has, in the file's order.
+        attributes: CF attributes of its variables and coordinates, by their names.
     """
 
     format: Format
     times: np.ndarray | None
     frames: int
+    calendar: str = STANDARD
     starts: np.ndarray | None = None
     channels: tuple[Channel, ...]
     mesh: Mesh
-    names: dict[str, str]
+    names: Mapping[str, str]
+    attributes: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]]
+    )
 
 
 @runtime_checkable
@@ -113,12 +121,12 @@ class GridFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Tell where it lies."""
+        """Where it lies."""
         ...
 
     @property
     def header(self) -> Header:
-        """Tell what it holds."""
+        """What it holds."""
         ...
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -126,8 +134,8 @@ class GridFile(Protocol):
         ...
 
 
-def time_range(times: np.ndarray, options: GridOptions) -> slice:
-    """Give the rows from `first` to `last`.
+def time_range(times: np.ndarray, options: GridOptions, calendar: str = STANDARD) -> slice:
+    """Return the rows from `first` to `last`.
 
     Raises:
         DataError: the times are not in ascending order.
@@ -136,31 +144,16 @@ def time_range(times: np.ndarray, options: GridOptions) -> slice:
     if np.any(np.diff(times.astype(np.int64)) <= 0):
         place = int(np.flatnonzero(np.diff(times.astype(np.int64)) <= 0)[0])
         raise DataError(
-            f"The time axis is not in ascending order: {short(times[place + 1])} follows "
-            f"{short(times[place])}.",
+            f"The time axis is not in ascending order: {short(times[place + 1], calendar)} follows "
+            f"{short(times[place], calendar)}.",
             hint="Sort the file by time and drop frames that are there twice.",
         )
     start, stop = 0, len(times)
     if options.first:
-        start = int(np.searchsorted(times, instant(options.first)))
+        start = int(np.searchsorted(times, instant_of(options.first, calendar)))
     if options.last:
-        stop = int(np.searchsorted(times, instant(options.last, end=True)))
+        stop = int(np.searchsorted(times, instant_of(options.last, calendar, end=True)))
     return slice(start, max(start, stop))
-
-
-def instant(text: str, *, end: bool = False) -> np.datetime64:
-    """Read an ISO time; with `end`, the first instant after the day, month or year it names.
-
-    Raises:
-        UsageError: it is no time.
-    """
-    try:
-        coarse = np.datetime64(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is no time.", hint="Write it as 2015, 2015-07, 2015-07-31 or 2015-07-31T06."
-        ) from error
-    return (coarse + 1 if end else coarse).astype("datetime64[us]")
 
 
 def bare_mesh(rows: int, columns: int, options: GridOptions, path: Path) -> Mesh:
@@ -172,7 +165,7 @@ def bare_mesh(rows: int, columns: int, options: GridOptions, path: Path) -> Mesh
 
 
 def block_rows(header: Header) -> int:
-    """Give the frames to read at a time."""
+    """Return the frames to read at a time."""
     return max(1, BLOCK // (4 * len(header.channels) * int(np.prod(header.mesh.shape))))
 
 
@@ -191,7 +184,7 @@ def reading(path: Path) -> Generator[None]:
             told = reason.removeprefix(_UNDECODED).partition(". ")[0]
             raise DataError(
                 f"The times cannot be read: their unit is {told}.",
-                hint="Give them a unit such as 'hours since 1900-01-01', and no calendar.",
+                hint="Give them a unit such as 'hours since 1900-01-01'.",
                 file=str(path),
             ) from error
         raise DataError(
@@ -201,23 +194,6 @@ def reading(path: Path) -> Generator[None]:
         ) from error
 
 
-def short(time: np.datetime64) -> str:
+def short(time: np.datetime64, calendar: str = STANDARD) -> str:
     """Write an instant without the fractions of its second."""
-    return str(time.astype("datetime64[s]"))
-
-
-def describe_header(header: Header) -> dict[str, Any]:
-    """Lay out what later files must agree with, and forecasts are written by."""
-    return {
-        "format": header.format,
-        "names": header.names,
-        "channels": [
-            {"name": c.name, "variable": c.variable, "level": c.level, "units": c.units}
-            for c in header.channels
-        ],
-        "y": header.mesh.y.tolist(),
-        "x": header.mesh.x.tolist(),
-        "geographic": header.mesh.geographic,
-        "descending": header.mesh.descending,
-        "dated": header.times is not None,
-    }
+    return text_of(time.astype("datetime64[s]"), calendar)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from forecast.batch import GridSpec
-from forecast.models.building import restore
+from forecast.grids.header import GridHeader
+from forecast.models.building import described_briefly, restore
 from forecast.recipe import Recipe
 
 
@@ -21,7 +22,7 @@ class GridForecaster:
         recipe: the resolved recipe it was trained by.
         spec: the shape of its task.
         statistics: what its frames are scaled by, and the means that it is compared with.
-        grid: fields, cells, step and reading options, as `GridData.describe` lays them out.
+        grid: fields, cells, step and reading options.
         data: name, digest and size of the training data.
         metrics: what was measured when it was trained.
     """
@@ -30,17 +31,20 @@ class GridForecaster:
     recipe: Recipe
     spec: GridSpec
     statistics: dict[str, Tensor]
-    grid: dict[str, Any]
+    grid: GridHeader
     data: dict[str, Any]
     metrics: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return described_briefly(self)
+
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the fields of a frame."""
-        return tuple(channel["name"] for channel in self.grid["channels"])
+        """Names of the fields of a frame."""
+        return self.grid.columns
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors to keep beside the weights."""
+        """Return the tensors to keep beside the weights."""
         return self.statistics
 
     def files(self) -> dict[str, bytes]:
@@ -48,11 +52,11 @@ class GridForecaster:
         return {}
 
     def described(self) -> dict[str, Any]:
-        """Give, as plain values, what else is to be kept of the data it was trained on."""
+        """Lay out as plain values what else is to be kept of the data it was trained on."""
         return {
             "columns": list(self.columns),
             "frequency": self.spec.frequency,
-            "grid": self.grid,
+            "grid": self.grid.to_dict(),
         }
 
     @classmethod
@@ -71,7 +75,7 @@ class GridForecaster:
             recipe=resolved,
             spec=spec,
             statistics=arrays,
-            grid=kept["grid"],
+            grid=GridHeader.from_dict(kept["grid"]),
             data=kept["data"],
             metrics=kept["metrics"],
         )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from forecast import contracts
-from forecast.batch import Batches, Forecast, GridBatch, GridSpec
+from forecast.batch import Batches, GridBatch, GridSpec
 from forecast.contracts import (
     DatasetInfo,
     Finished,
@@ -21,19 +21,21 @@ from forecast.contracts import (
     refuse_cold,
     too_short,
 )
-from forecast.device import choose_device, memory_errors
-from forecast.errors import DataError, UsageError
+from forecast.device import choose_device
+from forecast.errors import UsageError
 from forecast.grids import context as grid_context
 from forecast.grids import data as grids
+from forecast.grids import pictures, reading
 from forecast.grids import predict as grid_prediction
-from forecast.grids import reading
+from forecast.grids.calendars import STANDARD
 from forecast.grids.data import GridData
 from forecast.grids.forecaster import GridForecaster
-from forecast.models.grid_baselines import rule_names, rules
+from forecast.grids.reading import Grid
+from forecast.grids.score import score
 from forecast.recipe import Recipe
 from forecast.scoring.comparison import flat
 from forecast.tables.formats import shown
-from forecast.training.loop import EVALUATION_BATCH, Fitted
+from forecast.training.loop import Fitted
 
 if TYPE_CHECKING:
     import xarray
@@ -44,7 +46,7 @@ OPTIONS = frozenset[str]()
 
 def continued(resolved: Recipe, start: GridForecaster) -> Recipe:
     """Bring the same references along, and scale frames the same way."""
-    return resolved.replace("data", references=start.spec.references, scaling=start.grid["scaling"])
+    return resolved.replace("data", references=start.spec.references, scaling=start.grid.scaling)
 
 
 def open_task(resolved: Recipe, start: GridForecaster | None, device: torch.device) -> GridTask:
@@ -88,7 +90,7 @@ def evaluate(
         if recipe is None:
             refuse_changed(forecaster, data.digest)
     else:
-        data = grid_context.whole(forecaster.grid, forecaster.statistics, spec, source, place)
+        data = grid_context.as_test_set(forecaster.grid, forecaster.statistics, spec, source, place)
     scores = score(copy.deepcopy(forecaster.model).to(place), data, "test")
     return {
         "protocol": data.section.protocol if source is None else "every window of the file",
@@ -138,46 +140,17 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
             inside=False,
             split=(0, validation, plan.step),
             gap=gap,
-            first=str(grid.times[start]),
-            last=str(grid.times[stop - 1]),
+            first=grid.clock.text(grid.times[start]),
+            last=grid.clock.text(grid.times[stop - 1]),
         )
         found.append(
             Fold(
                 recipe=divided,
-                start=shown(grid.times[stop - plan.step]),
-                stop=shown(grid.times[stop - 1]),
+                start=_shown(grid, stop - plan.step),
+                stop=_shown(grid, stop - 1),
             )
         )
     return found
-
-
-@torch.no_grad()
-def score(model: nn.Module | None, data: GridData, part: str) -> dict[str, dict[str, Any]]:
-    """Score a model and all simple forecasts on all windows of a part, in one pass over them.
-
-    Returns:
-        The figures of `GridErrorSums.result` of `model`, unless it is None, and of each rule by
-        its name.
-    """
-    windows = data.windows(part)
-    if not len(windows):
-        raise DataError(
-            f"The {part} part has no complete window of lookback {data.spec.lookback} and horizon "
-            f"{data.spec.horizon}.",
-            hint="Give it more frames with --set data.split=..., or take a shorter horizon.",
-        )
-    names = rule_names(data.spec)
-    sums = {name: data.sums() for name in (("model", *names) if model else names)}
-    if model:
-        model.eval()
-    with memory_errors("evaluating", EVALUATION_BATCH):
-        for batch in windows.batches(EVALUATION_BATCH):
-            if model:
-                sums["model"].add(model(batch), batch)
-            simple = rules(batch, data.spec.horizon)
-            for place, name in enumerate(names):
-                sums[name].add(Forecast(values=simple[:, place]), batch)
-    return {name: some.result() for name, some in sums.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,12 +167,12 @@ class GridTask:
 
     @property
     def spec(self) -> GridSpec:
-        """Give the shape of the task."""
+        """Shape of the task."""
         return self.data.spec
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Give nothing: a model is made of its config and the spec."""
+        """Nothing: a model is made of its config and the spec."""
         return {}
 
     @property
@@ -209,7 +182,7 @@ class GridTask:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Give sentences for the user."""
+        """Sentences for the user."""
         return self.data.notices
 
     def stated(self, **train: Any) -> GridTask:
@@ -217,7 +190,7 @@ class GridTask:
         return replace(self, recipe=self.recipe.replace("train", **train))
 
     def dataset(self, context: str) -> DatasetInfo:
-        """Say for the lineage of a run which data it used."""
+        """Describe the data for the lineage of a run."""
         return DatasetInfo(
             name=self.recipe.source_name,
             source=_text(self.recipe.grid.source),
@@ -230,7 +203,7 @@ class GridTask:
     def batches(
         self, model: nn.Module, *, fresh: bool
     ) -> tuple[Batches[GridBatch], Batches[GridBatch]]:
-        """Give the windows of the training and of the validation part."""
+        """Return the windows of the training and of the validation part."""
         return self.data.windows("train"), self.data.windows("val")
 
     def solve(self, model: nn.Module) -> None:
@@ -248,13 +221,13 @@ class GridTask:
             "validation": self._validation(model, fitted),
         }
         picture = folder / "forecast.png"
-        data.picture(model, picture)
+        pictures.draw_last(picture, model=model, data=data)
         forecaster = GridForecaster(
             model=model,
             recipe=self.recipe,
             spec=data.spec,
             statistics=data.arrays(),
-            grid=data.describe(),
+            grid=data.header,
             data={
                 "source": _text(self.recipe.grid.source),
                 "digest": data.digest,
@@ -271,10 +244,10 @@ class GridTask:
         )
 
     def example(self) -> None:
-        """Give nothing: a grid is no table."""
+        """Return nothing: a grid is no table."""
 
     def _validation(self, model: nn.Module, fitted: Fitted | None) -> dict[str, Any]:
-        """Say how the weights did on the validation part."""
+        """Score the weights on the validation part."""
         if fitted is not None:
             return {"mse": fitted.best_loss, "best_epoch": fitted.best_epoch}
         return {"mse": score(model, self.data, "val")["model"]["mse"]}
@@ -290,6 +263,13 @@ def _table_figures(scores: dict[str, Any]) -> dict[str, float]:
             if not isinstance(value, list)
         }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _shown(grid: Grid, number: int) -> str:
+    """Write the time of a frame for people, as short as it is exact."""
+    if grid.clock.calendar != STANDARD:
+        return grid.clock.short(grid.times[number]).replace("T", " ").removesuffix(" 00:00:00")
+    return shown(grid.times[number])
 
 
 def _text(source: str | tuple[str, ...]) -> str:

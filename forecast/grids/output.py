@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ from jaxtyping import Float
 
 from forecast import atomic
 from forecast.errors import UsageError
-from forecast.grids.files import Channel, Header
+from forecast.grids.calendars import dates_of
+from forecast.grids.files import Header
+from forecast.grids.header import GridHeader
 
 if TYPE_CHECKING:
     import xarray
@@ -77,16 +79,20 @@ def write_forecast(
         _write_slots(path, values, times, header)
         return
     made = dataset(values, times, last, header, model)
-    encoding = {str(name): {"_FillValue": np.float32(np.nan)} for name in made.data_vars}
+    packing = {"zlib": True} if path.suffix == ".nc" else {}
+    encoding: dict[str, dict[str, Any]] = {
+        # No coordinate is ever missing, which CF asks them to say by having no fill value.
+        **{str(name): {"_FillValue": None} for name in made.coords},
+        **{str(name): {"_FillValue": np.float32(np.nan), **packing} for name in made.data_vars},
+    }
     if path.suffix == ".nc":
-        encoding = {name: {**item, "zlib": True} for name, item in encoding.items()}
         with atomic.replacing(path) as temporary:
             made.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
         return
     # A folder takes its place in one rename; an older one is moved out of the way first.
     holder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        made.to_zarr(holder / "new", mode="w", consolidated=True, zarr_format=2)
+        made.to_zarr(holder / "new", mode="w", consolidated=True, zarr_format=2, encoding=encoding)
         if path.exists():
             path.rename(holder / "old")
         (holder / "new").rename(path)
@@ -94,17 +100,11 @@ def write_forecast(
         shutil.rmtree(holder)
 
 
-def table_columns(described: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Name the columns of a table of cells: those that place a cell, time first, and its fields.
-
-    Args:
-        described: the grid, as `describe_header` lays it out.
-    """
-    channels, names = described["channels"], described["names"]
-    levels = any(channel["level"] is not None for channel in channels)
+def table_columns(header: GridHeader) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Name the columns of a table of cells: those that place a cell, time first, and its fields."""
+    levels = any(channel.level is not None for channel in header.channels)
     roles = ("time", *(("level",) if levels else ()), "y", "x")
-    keys = tuple(names.get(role, role) for role in roles)
-    return keys, tuple(dict.fromkeys(channel["variable"] for channel in channels))
+    return tuple(header.names.get(role, role) for role in roles), header.variables
 
 
 def dataset(
@@ -149,14 +149,18 @@ def dataset(
         fields[variable] = (
             [names[role] for role in wanted],
             stack.transpose([roles.index(role) for role in wanted]),
-            _attributes(header.channels[places[0]]),
+            _attributes(header, variable, units=header.channels[places[0]].units),
         )
-    coordinates: dict[str, Any] = {
-        names["y"]: (names["y"], y, _GEOGRAPHIC["y"] if mesh.geographic else {"axis": "Y"}),
-        names["x"]: (names["x"], mesh.x, _GEOGRAPHIC["x"] if mesh.geographic else {"axis": "X"}),
+    axes: dict[str, tuple[np.ndarray, dict[str, str]]] = {
+        "y": (y, _GEOGRAPHIC["y"] if mesh.geographic else {"axis": "Y"}),
+        "x": (mesh.file_x, _GEOGRAPHIC["x"] if mesh.geographic else {"axis": "X"}),
     }
     if levels:
-        coordinates[names["level"]] = (names["level"], np.array(levels), {"axis": "Z"})
+        axes["level"] = (np.array(levels), {"axis": "Z"})
+    coordinates: dict[str, Any] = {
+        names[role]: (names[role], places, stated | _attributes(header, names[role]))
+        for role, (places, stated) in axes.items()
+    }
     attributes = {"Conventions": "CF-1.11", "title": "Forecast"}
     if model:
         attributes["source"] = model
@@ -166,7 +170,8 @@ def dataset(
     hours = (times - last).astype(np.int64) / 3.6e9
     coordinates |= {
         names["time"]: (
-            names["time"], times.astype("datetime64[ns]"), {"standard_name": "time", "axis": "T"},
+            names["time"], dates_of(times, header.calendar),
+            _attributes(header, names["time"]) | {"standard_name": "time", "axis": "T"},
         ),
         "lead_time": (
             names["time"], hours,
@@ -174,14 +179,16 @@ def dataset(
              "standard_name": "forecast_period"},
         ),
         "forecast_reference_time": (
-            (), last.astype("datetime64[ns]"), {"standard_name": "forecast_reference_time"},
+            (), dates_of(np.array(last), header.calendar),
+            {"standard_name": "forecast_reference_time"},
         ),
     }  # fmt: skip
     return xarray.Dataset(fields, coordinates, attributes)
 
 
-def _attributes(channel: Channel) -> dict[str, str]:
-    return {"units": channel.units} if channel.units else {}
+def _attributes(header: Header, name: str, units: str = "") -> dict[str, str]:
+    """CF attributes of a variable or a coordinate of the file."""
+    return {**({"units": units} if units else {}), **header.attributes.get(name, {})}
 
 
 def _write_slots(path: Path, values: np.ndarray, times: np.ndarray, header: Header) -> None:

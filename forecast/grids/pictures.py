@@ -14,11 +14,28 @@ from torch import nn
 
 from forecast import atomic
 from forecast.batch import GridBatch
+from forecast.grids.data import GridData
 from forecast.grids.files import Header
+from forecast.grids.times import Clock
 from forecast.grids.windows import GridScaler
 
 _INK = "#3b4252"
 _LEADS = 4
+
+
+def draw_last(path: Path, *, model: nn.Module, data: GridData) -> None:
+    """Draw truth, forecast and error of the last test window as maps and write a PNG."""
+    windows = data.windows("test")
+    origin = int(windows.origins[-1])
+    draw(
+        path,
+        model=model,
+        batch=windows.batch(torch.tensor([len(windows) - 1])),
+        scaler=windows.frames.scaler,
+        header=data.grid.header,
+        times=data.grid.times[origin : origin + data.spec.horizon],
+        clock=data.grid.clock,
+    )
 
 
 @torch.no_grad()
@@ -30,7 +47,7 @@ def draw(
     scaler: GridScaler,
     header: Header,
     times: np.ndarray,
-    dated: bool,
+    clock: Clock,
 ) -> None:
     """Draw the first channel of one window at up to four leads and write a PNG.
 
@@ -41,7 +58,7 @@ def draw(
         scaler: brings it back to the units of the data.
         header: names the channel, and places its cells.
         times: (H,) instants of the targets.
-        dated: they are real ones.
+        clock: tells their dates, where they have any.
     """
     # Without pyplot: no window system is asked for, and nothing global is left behind.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -87,7 +104,7 @@ def draw(
         line[0].set_ylabel(name, fontsize=9, color=_INK)
         figure.colorbar(shown, ax=list(line), pad=0.01, aspect=12).ax.tick_params(labelsize=7)
     for panel, lead in zip(panels[0], leads, strict=True):
-        when = f"\n{times[lead].astype('datetime64[m]')}" if dated else ""
+        when = f"\n{clock.short(times[lead])[:16]}" if clock.dated else ""
         panel.set_title(f"{lead + 1} ahead{when}", fontsize=8, color=_INK)
     with atomic.replacing(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None})

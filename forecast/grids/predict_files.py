@@ -32,9 +32,8 @@ def predict_files(forecaster: GridForecaster, request: Request) -> Written:
             "A forecast of grids does not go to standard output.",
             hint="Name a file: --out forecast.nc, or .zarr",
         )
-    if out.suffix:
-        grid = forecaster.grid
-        output.check_target(out, slots=grid["format"] == "slots" and grid["dated"])
+    if out.suffix == ".zarr" or not outputs.is_folder(out):
+        output.check_target(out, slots=forecaster.grid.counts_slots)
         # A store of Zarr is a folder, which is replaced as a whole.
         check = outputs.check_folder if out.suffix == ".zarr" else outputs.check_file
         check(out, expand(inputs))

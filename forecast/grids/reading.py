@@ -113,14 +113,22 @@ def read(source: str | Path | Sequence[str | Path], options: GridOptions) -> Gri
                 hint="Give all variables the same times, or choose the common ones with first and "
                 "last.",
             )
-    clock = clock_of(times)
+    for file in opened[1:]:
+        if file.header.calendar != first.calendar:
+            raise DataError(
+                f"Its calendar is {file.header.calendar}, that of {opened[0].path.name} "
+                f"{first.calendar}.",
+                hint="Give files of one calendar.",
+                file=str(file.path),
+            )
+    clock = clock_of(times, first.calendar)
     breaks = gaps(times, clock)
     notices: list[str] = []
     if len(breaks):
         place = int(breaks[0])
         found = (
-            f"The frames are {clock.frequency} apart, but {short(times[place])} follows "
-            f"{short(times[place - 1])}"
+            f"The frames are {clock.frequency} apart, but {clock.short(times[place])} follows "
+            f"{clock.short(times[place - 1])}"
             + (f", and there are {len(breaks) - 1} more such gaps." if len(breaks) > 1 else ".")
         )
         if options.gaps == "refuse":
@@ -143,7 +151,7 @@ def read(source: str | Path | Sequence[str | Path], options: GridOptions) -> Gri
 
 
 def open_grid(path: Path, options: GridOptions) -> GridFile:
-    """Tell a file's format from its content and read its header.
+    """Recognise a file's format by its content and read its header.
 
     Raises:
         DataError: it is none of the formats, damaged, or lacks what the options ask for.
@@ -231,6 +239,6 @@ def _variables(group: Sequence[GridFile]) -> str:
 
 
 def places(header: Header) -> str:
-    """Say in words where a grid lies."""
+    """Describe where a grid lies."""
     y, x = header.mesh.y, header.mesh.x
     return f"{len(y)} x {len(x)} cells from ({y[0]:g}, {x[0]:g}) to ({y[-1]:g}, {x[-1]:g})"

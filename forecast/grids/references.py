@@ -30,7 +30,7 @@ _DAYS = {"day": 2, "3-day-mean": 7, "7-day-mean": 14}
 
 
 def reference_names(section: GridSection, grid: Grid, fitted: int) -> tuple[str, ...]:
-    """Give the references asked for, or those that the training frames are many enough for."""
+    """Return the references asked for, or those that the training frames are many enough for."""
     clock = grid.clock
     if section.references is not None:
         for name in section.references:
@@ -61,6 +61,23 @@ def reference_names(section: GridSection, grid: Grid, fitted: int) -> tuple[str,
     if section.counts and days >= 7 * _WEEKS:
         tables.append("time-of-week")
     return (*lags, *tables)
+
+
+def far_lags(names: tuple[str, ...], clock: Clock, horizon: int) -> tuple[str, ...]:
+    """Describe which lags lie further back than their names tell: behind all that is forecast."""
+    far = {
+        name: steps * -(-horizon // steps)
+        for name in names
+        if name in LAGS and 0 < (steps := lag_steps(name, clock.step, clock.months)) < horizon
+    }
+    if not far:
+        return ()
+    listed = ", ".join(f"{name} {back}" for name, back in far.items())
+    return (
+        f"References may not lie among the {horizon} frames that are forecast, so that these are "
+        f"the frames so many before each and not those of the {LAGS[next(iter(far))][0]} before: "
+        f"{listed}.",
+    )
 
 
 def reference(
@@ -94,11 +111,14 @@ def reference(
         )
         return Lag(name=name, rows=torch.from_numpy(rows))
     if arrays is None:
-        return fit_table(name, times, clock.per_day, frames.blocks(fitted), fitted, frames.device)
+        return fit_table(
+            name, times, clock.per_day, frames.blocks(fitted), frames.device, clock.calendar
+        )
     return Table(
         name=name,
-        slots=torch.from_numpy(slots_of(name, times, clock.per_day)).to(frames.device),
+        slots=torch.from_numpy(slots_of(name, times, clock.per_day, clock.calendar)).to(
+            frames.device
+        ),
         means=arrays[f"{name}.means"].to(frames.device),
         counts=arrays[f"{name}.counts"].to(frames.device),
-        fitted=fitted,
     )

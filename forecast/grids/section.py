@@ -20,7 +20,7 @@ _SHARE = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridSection(GridOptions):
-    """Say which grids, and how to read, divide and scale them.
+    """Which grids, and how to read, divide and scale them.
 
     Attributes:
         source: a known data set, a file, a folder, or a pattern such as `t2m/*.nc`; several where
@@ -60,7 +60,7 @@ class GridSection(GridOptions):
 
     @property
     def resident_bytes(self) -> int:
-        """Tell how many bytes of frames may lie in memory."""
+        """How many bytes of frames may lie in memory."""
         if self.resident_mb:
             return self.resident_mb * 1_000_000
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _SHARE

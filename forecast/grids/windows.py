@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from forecast.batch import GridBatch
@@ -103,7 +103,7 @@ class Storage:
         place.copy_(torch.from_numpy(np.ascontiguousarray(block)))
 
     def values(self) -> Tensor:
-        """Give the frames (N, C, Y, X)."""
+        """Return the frames (N, C, Y, X)."""
         return self._allocate(torch.float32) if self._values is None else self._values
 
     def digest(self) -> str:
@@ -134,7 +134,7 @@ class Storage:
 
 
 def _decoded(values: Tensor) -> Tensor:
-    """Give stored frames as float32, missing cells as NaN."""
+    """Return stored frames as float32, missing cells as NaN."""
     if values.dtype == torch.float32:
         return values
     return values.float().masked_fill_(values == _MISSING, torch.nan)
@@ -162,11 +162,28 @@ class Frames:
     coordinates: Float[Tensor, "G Y X"] | None
     device: torch.device
 
+    def rescaled(self, scaler: GridScaler) -> Frames:
+        """Scale frames, and the means beside them, by other statistics."""
+        references = tuple(
+            replace(one, means=scaler.apply(self.scaler.undo(one.means)))
+            if isinstance(one, Table)
+            else one
+            for one in self.references
+        )
+        return replace(self, scaler=scaler, references=references)
+
     def scaled(self, rows: Int[Tensor, "*n"]) -> Float[Tensor, "*n C Y X"]:
         """Gather and scale frames, missing cells NaN."""
         index = rows.to(self.values.device).flatten()
         frames = _decoded(self.values.index_select(0, index)).to(self.device)
         return self.scaler.apply(frames.view(*rows.shape, *self.values.shape[1:]))
+
+    def observed(self, start: int, stop: int) -> Bool[Tensor, "C Y X"]:
+        """Cells with a value in any of the frames `start` to `stop`."""
+        seen = torch.zeros(self.values.shape[1:], dtype=torch.bool, device=self.device)
+        for block in self.blocks(stop, start):
+            seen |= (~block.isnan()).any(0)
+        return seen
 
     def blocks(self, stop: int, start: int = 0) -> Iterator[Float[Tensor, "n C Y X"]]:
         """Go through frames in order, scaled, missing cells NaN."""
@@ -177,7 +194,7 @@ class Frames:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridWindows:
-    """Give the windows of one part by number, as batches.
+    """Windows of one part by number, as batches.
 
     Attributes:
         frames: all frames.
@@ -196,7 +213,7 @@ class GridWindows:
 
     @property
     def device(self) -> torch.device:
-        """Tell where the batches lie."""
+        """Where the batches lie."""
         return self.frames.device
 
     def order(self, epoch: int, seed: int) -> Int[Tensor, " W"]:
@@ -250,8 +267,7 @@ class GridWindows:
         found: list[Tensor] = []
         for reference in frames.references:
             if isinstance(reference, Table):
-                complete = gathered if gathered.shape[1] == rows.shape[1] else None
-                said = reference.frames(rows.to(reference.slots.device), complete)
+                said = reference.frames(rows.to(reference.slots.device))
             else:
                 earlier = reference.rows[rows.to(reference.rows.device)]  # (B, L + H, K)
                 said = frames.scaled(earlier.clamp(min=0))

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from forecast.errors import UsageError, nearest
 from forecast.grids.section import GridSection
 from forecast.models import DEFAULTS, model_info
-from forecast.recipe.sections import sections_of
+from forecast.recipe.sections import sections_of, setting
 from forecast.tables.reading import TableOptions
 
 if typing.TYPE_CHECKING:
@@ -280,6 +280,37 @@ def load(
         "tracking": dict(tracking or {}),
     }
     return from_dict(sections_of(str(target), flags, settings))
+
+
+# What is a matter of one file, and not of the trained model.
+_OF_A_FILE = (
+    "time", "id", "date_format", "timezone", "fill", "duplicates", "delimiter", "decimal",
+    "encoding", "missing",
+)  # fmt: skip
+
+
+def reading(settings: Sequence[str]) -> dict[str, Any]:
+    """Check settings of how one table is read for a trained model.
+
+    Args:
+        settings: `data.key=value`, as `load` takes them.
+
+    Returns:
+        Fields of `TableOptions`.
+
+    Raises:
+        UsageError: a setting is of something else, which the model has settled.
+    """
+    stated: dict[str, Any] = {}
+    for section, key, value in map(setting, settings):
+        if section != "data" or key not in _OF_A_FILE:
+            raise UsageError(
+                f"--set {section}.{key} cannot be changed for a trained model.",
+                hint=f"How a file is read can: {', '.join(f'data.{name}' for name in _OF_A_FILE)}.",
+            )
+        stated[key] = value
+    checked = _section("data", DataSection, stated)
+    return {name: getattr(checked, name) for name in stated}
 
 
 def _data_section(kind: str) -> type[Any]:

@@ -14,10 +14,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from forecast import limits
 from forecast.catalogue import DATASETS, kinds_of
 from forecast.errors import NotFoundError, UsageError, nearest
+from forecast.graphs.sniff import events_in
 from forecast.models import DEFAULTS, MODELS, model_info
 
+# A recipe is a page of text [B].
+_MOST_RECIPE = 1 << 22
 # What people call the kinds of data.
 _CALLED = {"series": "tables of series", "grid": "grids", "graph": "graphs"}
 
@@ -37,7 +41,7 @@ def sections_of(
         NotFoundError: no such recipe, data set or file.
     """
     stated = {section: dict(values) for section, values in flags.items()}
-    for section, key, value in map(_setting, settings):
+    for section, key, value in map(setting, settings):
         stated.setdefault(section, {})[key] = value
     sections = _sections_of_target(target, stated)
     for section, values in stated.items():
@@ -86,9 +90,12 @@ def _sections_of_target(target: str, flags: Mapping[str, Mapping[str, Any]]) -> 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        sections = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.", hint="Mend that line.") from error
+        content = limits.read_regular(path, _MOST_RECIPE)
+        sections = tomllib.loads(content.decode())
+    # Beside what is no TOML, ValueError covers numbers of too many digits.
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise UsageError(f"{path} is not valid TOML: {reason}.", hint="Mend that line.") from error
     data = sections.get("data")
     source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, str):
@@ -112,7 +119,7 @@ def _from_recipe(folder: Path, source: str) -> str:
     return str(beside) if there else source
 
 
-def _setting(text: str) -> tuple[str, str, Any]:
+def setting(text: str) -> tuple[str, str, Any]:
     """Take `section.key=value` apart; the value is TOML, or else text as it stands."""
     path, equals, written = text.partition("=")
     section, dot, key = path.strip().partition(".")
@@ -123,9 +130,17 @@ def _setting(text: str) -> tuple[str, str, Any]:
         )
     try:
         value = tomllib.loads(f"value = {written}")["value"]
+    except RecursionError as error:
+        raise UsageError(
+            f"--set {section}.{key} is nested too deep.", hint="Give a value, or a list of them."
+        ) from error
     except tomllib.TOMLDecodeError:
         # Quotes round a word are what a shell takes away; a word alone is text.
         value = written.strip()
+    except ValueError as error:
+        raise UsageError(
+            f"--set {section}.{key}: {error}.", hint="Give a number that a computer can hold."
+        ) from error
     return section, key, value
 
 
@@ -153,6 +168,15 @@ def _settle_kind(sections: dict[str, Any]) -> None:
         return
     kinds = kinds_of(typing.cast("str | list[str]", source))
     kind = kinds[0]
+    table = {"time", "target", "id", "frequency"} & set(typing.cast("dict[str, Any]", data))
+    if isinstance(source, str) and "name" not in chosen and kinds == ("series", "graph"):
+        found = "" if table else events_in(Path(source))
+        if found:
+            raise UsageError(
+                f"{source} looks like events between nodes ({found}), and no model is named.",
+                hint="Of a graph, --model todyformer forecasts who meets whom; of a table of "
+                f"series, --model {DEFAULTS['series']} its columns.",
+            )
     name = chosen.get("name", DEFAULTS[kind])
     # Sensors, whose edges stay, have a network of their own; nodes weigh the edges.
     task = data.get("task") if isinstance(data, Mapping) else None

@@ -33,6 +33,7 @@ from forecast.recipe import Recipe
 from forecast.runs import run
 from forecast.scoring.comparison import loss, primary_measure
 from forecast.scoring.measures import MEASURES
+from forecast.tracking.search import PART
 from forecast.training.loop import Silence, Watcher
 
 
@@ -119,7 +120,12 @@ def backtest(
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
                 trained = run.train(
-                    fold.recipe, resume=resume, out=place, force=True, watcher=watcher
+                    fold.recipe,
+                    resume=resume,
+                    out=place,
+                    force=True,
+                    watcher=watcher,
+                    tags={PART: "backtest"},
                 )
                 metrics = trained.metrics
             else:

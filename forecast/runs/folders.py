@@ -7,6 +7,7 @@ of its identity is equal: recipe, data, and what it started from.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Generator, Mapping
@@ -22,6 +23,7 @@ from forecast.paths import home_folder
 
 _STARTED, _FINISHED = "started", "finished"
 _STATE, _LOCK = "run.json", ".lock"
+_TITLE_BYTES = 160
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,7 +69,9 @@ def open_run(title: str, identity: Mapping[str, str], *, resume: bool) -> Genera
         folder = _unfinished(root, identity, held) if resume else None
         if folder is None:
             stamp = time.strftime("%Y%m%d-%H%M%S")
-            folder = root / f"{title}-{stamp}-{secrets.token_hex(2)}"
+            # A name has 255 bytes at most; that of a data set may take all of them.
+            short = os.fsencode(title)[:_TITLE_BYTES].decode(errors="ignore")
+            folder = root / f"{short}-{stamp}-{secrets.token_hex(2)}"
             folder.mkdir()
             held.enter_context(exclusive(folder / _LOCK, f"the run {folder.name}"))
         state = _state(folder)

@@ -14,7 +14,7 @@ from forecast.errors import UsageError
 from forecast.tracking.loading import load
 
 # Options whose names differ from those of the fields, as messages call them.
-_FLAGS = {"top": "--top-k", "sources": "--source"}
+_FLAGS = {"settings": "--set", "top": "--top-k", "sources": "--source"}
 _GENERAL = {"inputs", "out", "device", "tell"}
 
 

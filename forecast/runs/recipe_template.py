@@ -6,25 +6,36 @@ import json
 import os
 from dataclasses import fields
 
+import numpy as np
+
+from forecast.catalogue.dataset import Split
+from forecast.graphs.data import Found
 from forecast.grids.reading import Grid
-from forecast.recipe import Recipe, TrainSection
+from forecast.models import MODELS
+from forecast.recipe import DataSection, Recipe, TrainSection
 from forecast.series.calendar import season_length
+from forecast.series.data import usual_window
 from forecast.tables.reading import Table
+from forecast.tables.suggest import Suggestions
 
 
-def write_recipe(recipe: Recipe, table: Table) -> str:
+def write_recipe(recipe: Recipe, table: Table, found: Suggestions | None = None) -> str:
     """Write a recipe with what was found in the table, and what one may want to change.
 
     Args:
         recipe: what was asked for.
         table: the file, read.
+        found: what its other columns may be good for.
 
     Returns:
         TOML text that `recipe.load` reads back.
     """
+    found = found or Suggestions()
     season = recipe.table.season or season_length(table.frequency)
-    horizon = recipe.window.horizon or season
-    lookback = recipe.window.lookback or 4 * season
+    division = Split(**dict(zip(("train", "val", "test"), recipe.table.split, strict=True)))
+    longest = int(np.diff(table.offsets).max())
+    usual = usual_window(longest, division, season, recipe.table.gap)
+    lookback, horizon = recipe.window.lookback or usual[0], recipe.window.horizon or usual[1]
     series = len(table.ids)
     rows = len(table.times)
     layout = table.layout
@@ -44,16 +55,16 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
             f"id = {_text(layout.id or 'unique_id')}",
             "# joint = true           # forecast the series together, as variates of one",
         ]
-    lines += [
-        '# past_covariates = ["x"]  # columns that help, known up to now',
-        '# known_future = ["x"]     # columns that help, known in advance',
-        '# holidays = "DE"          # public holidays: a country, or a part of one such as DE-BY',
-    ]
-    stated = ("date_format", "timezone", "fill")
+    lines += _covariates(recipe, found, long=layout.kind == "long")
+    plain = DataSection()
+    stated = (
+        "layout", "date_format", "timezone", "fill", "duplicates", "delimiter", "decimal",
+        "encoding", "missing",
+    )  # fmt: skip
     for name in stated:
-        value = getattr(recipe.table, name)
-        if value not in (None, "none"):
-            lines.append(f"{name} = {_text(value)}")
+        value = getattr(layout if name == "date_format" else recipe.table, name)
+        if value != getattr(plain, name):
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
     lines += [
         f"frequency = {_text(table.frequency)}",
         f"season = {season}              # rows in one season",
@@ -62,6 +73,30 @@ def write_recipe(recipe: Recipe, table: Table) -> str:
         *_rest(recipe, lookback, horizon, "rows"),
     ]
     return "\n".join(lines)
+
+
+def _covariates(recipe: Recipe, found: Suggestions, *, long: bool) -> list[str]:
+    """Write the columns that may help: on where they are stated, to be switched on where found."""
+    lines: list[str] = []
+    for name, what in (
+        ("static", "the same for all rows of a series"),
+        ("categorical", "words that change from row to row"),
+        ("past_covariates", "columns that help, known up to now"),
+        ("known_future", "columns that help, known in advance"),
+    ):
+        if name in ("static", "categorical") and not long:
+            continue
+        stated, proposed = getattr(recipe.table, name), getattr(found, name)
+        value = json.dumps(list(stated or proposed or ("x",)), ensure_ascii=False)
+        found_here = " (found in this file)" if proposed and not stated else ""
+        lines.append(f"{'' if stated else '# '}{name} = {value}  # {what}{found_here}")
+    holidays = recipe.table.holidays
+    lines.append(
+        f"{'' if holidays else '# '}holidays = {_text(holidays or 'DE')}  # public holidays: a "
+        "country, or a part of one such as DE-BY"
+        + (" (a column of this file is called so)" if found.holidays else "")
+    )
+    return lines
 
 
 def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
@@ -76,7 +111,8 @@ def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
     """
     header, clock, count = grid.header, grid.clock, len(grid.times)
     rows, columns = header.mesh.shape
-    when = f", one every {clock.frequency}, {grid.times[0]} to {grid.times[-1]}"
+    first, last = clock.text(grid.times[0]), clock.text(grid.times[-1])
+    when = f", one every {clock.frequency}, {first} to {last}"
     found = [f"{one.name} [{one.units}]" if one.units else one.name for one in header.channels]
     source = recipe.grid.source
     paths = [os.path.abspath(one) for one in ([source] if isinstance(source, str) else source)]
@@ -104,6 +140,58 @@ def write_grid_recipe(recipe: Recipe, grid: Grid) -> str:
     return "\n".join(lines)
 
 
+def write_graph_recipe(recipe: Recipe, found: Found) -> str:
+    """Write a recipe with what was found in the files of a graph, and what one may want to change.
+
+    Args:
+        recipe: what was asked for.
+        found: what the files hold.
+
+    Returns:
+        TOML text that `recipe.load` reads back.
+    """
+    section, events = found.section, found.section.task in ("link", "affinity")
+    source = [section.source] if isinstance(section.source, str) else section.source
+    paths = [os.path.abspath(one) for one in source]
+    what = (
+        f"{found.events:,} events between {found.nodes:,} nodes, {found.first} to {found.last}"
+        if events
+        else f"{found.steps:,} steps of {found.nodes:,} nodes with {found.edges:,} edges"
+    )
+    lines = [
+        f"# {what}.",
+        "# Any line that starts with a # may be switched on; see `forecast train --help`.",
+        "",
+        "[data]",
+        f"source = {json.dumps(paths[0] if len(paths) == 1 else paths, ensure_ascii=False)}",
+        f"task = {_text(section.task)}",
+        "split = [0.7, 0.15, 0.15]  # train, validation, test, in time order; fractions or counts",
+    ]
+    if section.columns:
+        pairs = ", ".join(f"{key} = {_text(name)}" for key, name in section.columns.items())
+        lines.append(f"columns = {{ {pairs} }}")
+    if events:
+        lines += [
+            f"queries = {section.queries}              # events asked about at once",
+            f"unit = {json.dumps(section.unit)}                 # seconds in a unit of time",
+            '# task = "affinity"         # how a source\'s next events share out; with a period:',
+            "# period = 604800           # length of the periods, in units of time",
+            '# nodes = "nodes.csv"       # features of nodes by id',
+            "# inductive = 0.1           # share of later nodes that training must not meet",
+        ]
+    else:
+        lines += [
+            f"season = {section.season}               # steps in a season: 288 of 5 minutes a day",
+            f"averaged = {section.averaged}              # steps of the moving average in scores",
+            '# scaling = "log"          # counts by their logarithm; standard: as they are',
+        ]
+    if section.task == "sensor":
+        lines.append("# zero_is_missing = false    # a reading of 0 is one")
+    lookback = recipe.window.lookback or (4096 if events else 12)
+    named = "events" if events else "steps"
+    return "\n".join([*lines, *_rest(recipe, lookback, recipe.window.horizon or 1, named)])
+
+
 def _rest(recipe: Recipe, lookback: int, horizon: int, what: str) -> list[str]:
     """Write the sections that all kinds of data have."""
     lines = [
@@ -115,17 +203,21 @@ def _rest(recipe: Recipe, lookback: int, horizon: int, what: str) -> list[str]:
         "[model]",
         f"name = {_text(recipe.model)}     # others: forecast models list",
     ]
+    # What is the model's own stays switched off, so that the recipe fits every other model too.
+    usual = type(recipe.model_config)()
     for field in fields(recipe.model_config):
         value = getattr(recipe.model_config, field.name)
         if field.name == "quantiles" and not value:
             lines.append("# quantiles = [0.05, 0.5, 0.95]  # instead of one value, see --level too")
         elif value is not None:
-            lines.append(f"{field.name} = {json.dumps(value)}")
+            off = "# " if value == getattr(usual, field.name) else ""
+            lines.append(f"{off}{field.name} = {json.dumps(value)}")
     lines += ["", "[train]"]
-    shown = ("epochs", "batch_size", "learning_rate", "schedule", "patience", "precision", "seed")
-    lines += [f"{name} = {json.dumps(getattr(recipe.train, name))}" for name in shown]
-    others = [field.name for field in fields(TrainSection) if field.name not in shown]
-    lines += [f"# {name} = {json.dumps(getattr(recipe.train, name))}" for name in others]
+    usual = TrainSection(**MODELS[recipe.model].train)
+    for field in fields(TrainSection):
+        value = getattr(recipe.train, field.name)
+        off = "# " if value == getattr(usual, field.name) else ""
+        lines.append(f"{off}{field.name} = {json.dumps(value)}")
     return [
         *lines,
         "",

@@ -72,7 +72,7 @@ def ssim(
 def psnr(
     prediction: Float[Tensor, "*n C Y X"], truth: Float[Tensor, "*n C Y X"]
 ) -> Float[Tensor, "*n"]:
-    """Give the peak signal-to-noise ratio of frames in [0, 1] [dB]; 100 for equal ones."""
+    """Return the peak signal-to-noise ratio of frames in [0, 1] [dB]; 100 for equal ones."""
     error = prediction.double().clamp(0, 1) - truth.double()
     return -10 * error.square().mean((-3, -2, -1)).clamp(min=1e-10).log10()
 

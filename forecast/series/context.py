@@ -54,6 +54,7 @@ def read_context(
         frequency=forecaster.spec.frequency,
         levels=forecaster.layout.levels,
         name=name,
+        recent=forecaster.spec.lookback,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from forecast.batch import Spec
 from forecast.batch.windows import Series, Windows, origins
@@ -21,8 +22,9 @@ from forecast.catalogue.dataset import Dataset, Split
 from forecast.errors import DataError, UsageError
 from forecast.series.calendar import Marks, calendar_features, season_length
 from forecast.series.covariates import Covariates
-from forecast.series.scaling import Scaler
+from forecast.series.scaling import Scaler, so_far
 from forecast.tables import reading
+from forecast.tables.filling import fill
 from forecast.tables.reading import Table, TableOptions
 
 
@@ -105,9 +107,10 @@ def load(
         DataError: no series is long enough for a single training window.
     """
     season = season or season_length(table.frequency)
-    lookback, horizon = lookback or 4 * season, horizon or season
     division = Split(train=split[0], val=split[1], test=split[2])
     lengths = np.diff(table.offsets)
+    usual = usual_window(int(lengths.max()), division, season, gap)
+    lookback, horizon = lookback or usual[0], horizon or usual[1]
     borders = np.array([division.borders(int(rows), gap) for rows in lengths], dtype=np.int64)
     longest = int(borders[:, 0].max())
     if longest < lookback + horizon:
@@ -128,12 +131,15 @@ def load(
     if scaler is None:
         scaler = Scaler.fit(table.values, table.offsets, borders[:, 0], table.ids)
     else:
-        scaler = scaler.for_series(table.ids, _parts(table, borders[:, 0]))
+        # Series without a scale are fitted on their own training rows, as in any training.
+        scaler = replace(
+            scaler.for_series(table.ids, _parts(table, borders[:, 0])), new=frozenset()
+        )
     if covariates is None:
         covariates = Covariates.fit(table, borders[:, 0], holidays)
     else:
         covariates = covariates.for_series(table, table.offsets[:-1], borders[:, 0])
-    series = resident(table, scaler, covariates, marks).to(device)
+    series = resident(table, scaler, covariates, marks, carried=all_history).to(device)
     spec = Spec(
         lookback=lookback,
         horizon=horizon,
@@ -160,6 +166,23 @@ def load(
     )
 
 
+def usual_window(rows: int, division: Split, season: int, gap: int = 0) -> tuple[int, int]:
+    """Choose lookback and horizon where they are not stated.
+
+    Args:
+        rows: of the longest series.
+        division: of its rows.
+        season: rows in one season.
+        gap: rows between the validation and the test part.
+
+    Returns:
+        Four seasons and one, or less where the parts are too short for such windows.
+    """
+    train_end, val_end, _ = division.borders(rows, gap)
+    horizon = max(1, min(season, val_end - train_end, train_end // 4))
+    return max(1, min(4 * season, train_end - 2 * horizon)), horizon
+
+
 def whole(
     table: Table,
     scaler: Scaler,
@@ -181,12 +204,20 @@ def whole(
             f"{lengths.max()}.",
             hint="Bring a longer table; to forecast without scoring, use `forecast predict`.",
         )
+    if not np.isfinite(table.values).any():
+        raise DataError(
+            f"Not one of the {len(table.values):,} rows has a value to score a forecast on.",
+            hint="Bring rows with values; to forecast without scoring, use `forecast predict`.",
+        )
     borders = np.stack([np.zeros_like(lengths), np.zeros_like(lengths), lengths], axis=1)
-    own = scaler.for_series(table.ids, _parts(table, lengths))
-    accompanying = covariates.for_series(table, table.offsets[:-1], lengths)
+    # Of a new series, the rows before its first origin; each later origin has its own scale.
+    before = np.minimum(lengths, spec.lookback)
+    own = scaler.for_series(table.ids, _parts(table, before))
+    accompanying = covariates.for_series(table, table.offsets[:-1], before)
+    carried = spec.context is None
     return SeriesData(
         table=table,
-        series=resident(table, own, accompanying, marks).to(device),
+        series=resident(table, own, accompanying, marks, carried=carried).to(device),
         scaler=own,
         covariates=accompanying,
         borders=borders,
@@ -195,8 +226,17 @@ def whole(
     )
 
 
-def resident(table: Table, scaler: Scaler, covariates: Covariates, marks: Marks) -> Series:
+def resident(
+    table: Table, scaler: Scaler, covariates: Covariates, marks: Marks, *, carried: bool
+) -> Series:
     """Scale a table and lay it out as tensors: missing cells 0 and masked.
+
+    Args:
+        table: the table.
+        scaler: of its series.
+        covariates: of its series.
+        marks: calendar features.
+        carried: the model carries a state. It reads each row once, when no later one is known.
 
     Raises:
         DataError: a scaled value is too large for float32.
@@ -217,7 +257,13 @@ def resident(table: Table, scaler: Scaler, covariates: Covariates, marks: Marks)
         for part in (covariates.past(table), covariates.known(table), covariates.of_series(table))
     )
     several = len(table.ids) > 1
+    units = scaler.units()
+    center, spread = _running(table, scaler) if carried and units is not None else (None, None)
     return Series(
+        **_inputs(table, scaler, carried=carried),
+        center=center,
+        spread=spread,
+        unit=None if units is None else torch.from_numpy(units.astype(np.float32)),
         values=torch.from_numpy(values.astype(np.float32)),
         mask=None if observed.all() else torch.from_numpy(observed),
         calendar=torch.from_numpy(calendar) if calendar.shape[1] else None,
@@ -228,6 +274,49 @@ def resident(table: Table, scaler: Scaler, covariates: Covariates, marks: Marks)
         if several
         else None,
     )
+
+
+def filled(table: Table, *, carried: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Fill the gaps of a table as a model reads them.
+
+    Args:
+        table: the table, whose layout says how.
+        carried: the model carries a state: a line between two values is not known in time, and the
+            last value is held instead, as in a stream.
+
+    Returns:
+        (N, C) values and the last row that each rests on, as `filling.fill` gives them.
+    """
+    how = table.layout.fill
+    if how not in ("hold", "linear"):
+        return table.values, None
+    return fill(table.values, table.offsets, "hold" if carried else how)
+
+
+def _inputs(table: Table, scaler: Scaler, *, carried: bool) -> dict[str, Tensor | None]:
+    """Lay out what a model reads where it differs from what is observed."""
+    values, rests_on = filled(table, carried=carried)
+    if values is table.values:
+        return {}
+    scaled = scaler.apply(values, table.offsets)
+    there = np.isfinite(scaled)
+    return {
+        "filled": torch.from_numpy(np.where(there, scaled, 0.0).astype(np.float32)),
+        "readable": None if there.all() else torch.from_numpy(there),
+        "rests_on": None if rests_on is None else torch.from_numpy(rests_on),
+    }
+
+
+def _running(table: Table, scaler: Scaler) -> tuple[Tensor, Tensor]:
+    """Take (N, C) mean and deviation of the rows up to each of a new series, in scaled space."""
+    center, spread = np.zeros_like(table.values), np.ones_like(table.values)
+    for place, name in enumerate(table.ids):
+        if name in scaler.new:
+            rows = slice(*table.offsets[place : place + 2])
+            center[rows], spread[rows] = so_far(
+                table.values[rows], scaler.mean[place], scaler.deviation[place]
+            )
+    return torch.from_numpy(center.astype(np.float32)), torch.from_numpy(spread.astype(np.float32))
 
 
 def continued(table: Table, rows: int, known: Float[np.ndarray, "S H K"]) -> Table:
@@ -243,6 +332,12 @@ def continued(table: Table, rows: int, known: Float[np.ndarray, "S H K"]) -> Tab
     def behind(part: np.ndarray, missing: float) -> np.ndarray:
         return np.pad(part, ((0, horizon), (0, 0)), constant_values=missing)
 
+    values = table.values
+    if table.layout.fill == "hold":
+        # The first row that is kept holds what came before it; it is never a target.
+        values = values.copy()
+        firsts = np.maximum(table.offsets[:-1], table.offsets[1:] - rows)
+        values[firsts] = filled(table, carried=True)[0][firsts]
     parts: list[Table] = []
     for place, (start, stop) in enumerate(itertools.pairwise(table.offsets)):
         kept = slice(max(start, stop - rows), stop)
@@ -252,7 +347,7 @@ def continued(table: Table, rows: int, known: Float[np.ndarray, "S H K"]) -> Tab
             replace(
                 table,
                 times=np.concatenate([times, later]),
-                values=behind(table.values[kept], np.nan),
+                values=behind(values[kept], np.nan),
                 categories=behind(table.categories[kept], -1),
                 past=behind(table.past[kept], np.nan),
                 known=np.concatenate([table.known[kept], known[place]]),

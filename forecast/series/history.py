@@ -11,7 +11,6 @@ import numpy as np
 
 from forecast.errors import DataError
 from forecast.tables import reading
-from forecast.tables.filling import fill
 from forecast.tables.formats import shown
 from forecast.tables.frequency import Frequency, past_times
 from forecast.tables.reading import Table
@@ -24,8 +23,8 @@ _LONGEST_GAP = 10_000
 def put_before(table: Table, history: Table) -> Table:
     """Put the rows that a history has of each series before those of a table.
 
-    Of rows that both have those of the table count, and rows between the two are missing; they are
-    filled as the table's own are. Series that only the history has are left out.
+    Of rows that both have those of the table count, and rows between the two are missing. Series
+    that only the history has are left out.
 
     Args:
         table: the new rows; what it says of series as a whole holds.
@@ -56,14 +55,12 @@ def put_before(table: Table, history: Table) -> Table:
             hint="Name the history of these series, or leave it out.",
         )
     whole = reading.join(parts)
-    values, notices = whole.values, [*table.notices, *history.notices]
+    notices = [*table.notices, *history.notices]
     if missing:
         notices.append(f"{missing:,} rows are missing between the history and the table.")
-        if table.layout.fill in ("hold", "linear"):
-            values = fill(values, whole.offsets, table.layout.fill)
     if unknown:
         notices.append(f"{unknown} of {len(table.ids)} series have no rows in the history.")
-    return replace(whole, values=values, ids=table.ids, static=table.static, notices=tuple(notices))
+    return replace(whole, ids=table.ids, static=table.static, notices=tuple(notices))
 
 
 def _series(table: Table, number: int) -> Table:

@@ -218,7 +218,7 @@ def calibrate(model: nn.Module, windows: Windows) -> Calibration | None:
             torch.cat(
                 [
                     Band.of(forecast).needed(batch)
-                    for forecast, batch in rolling_origin.answers(model, thinned, _BATCH)
+                    for forecast, batch, _ in rolling_origin.answers(model, thinned, _BATCH)
                 ]
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from forecast import contracts
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.catalogue.dataset import Split
 from forecast.contracts import DatasetInfo, Finished, Fold, Plan, too_short
-from forecast.errors import UsageError
+from forecast.errors import DataError, UsageError
 from forecast.models import MODELS, unread_covariates
 from forecast.recipe import Recipe
 from forecast.scoring.comparison import flat
@@ -24,6 +25,7 @@ from forecast.series import data as loading
 from forecast.series import memory_report, pictures, rolling_origin, score
 from forecast.series import predict as prediction
 from forecast.series import predict_files as files
+from forecast.series.context import read_context
 from forecast.series.data import SeriesData
 from forecast.series.forecaster import Forecaster
 from forecast.tables import reading
@@ -36,6 +38,7 @@ OPTIONS = frozenset[str](
         "date_format",
         "timezone",
         "fill",
+        "settings",
         "history",
         "future",
         "level",
@@ -97,6 +100,7 @@ def evaluate(
     recipe: Recipe | None = None,
     *,
     cold: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a forecaster of series."""
     if isinstance(source, tuple):
@@ -104,7 +108,7 @@ def evaluate(
             f"{len(source)} tables are scored one by one.", hint="Name one file: forecast evaluate"
         )
     section = recipe.table if recipe else None
-    return score.evaluate(forecaster, source, device, section=section, cold=cold)
+    return score.evaluate(forecaster, source, device, section=section, cold=cold, reading=reading)
 
 
 def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) -> pl.DataFrame:
@@ -115,9 +119,21 @@ def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) ->
 predict_files = files.predict_files
 
 
-def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:
-    """Forecast a frame in memory, as the model server does."""
-    return prediction.predict(forecaster, frame)
+def predict_frame(
+    forecaster: Forecaster, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+) -> pl.DataFrame:
+    """Forecast a frame in memory, as the model server does.
+
+    Raises:
+        DataError: a series has fewer rows than the lookback, which an answer could not say.
+    """
+    table = read_context(forecaster, frame)
+    if short := prediction.too_short(forecaster, table):
+        raise DataError(
+            f"{short}.",
+            hint=f"Send at least the last {forecaster.spec.lookback} rows of each series.",
+        )
+    return prediction.predict_table(forecaster, table, level=level).frame
 
 
 restore = Forecaster.restored

@@ -34,6 +34,12 @@ def levels(forecaster: Forecaster, wanted: Sequence[float] | None) -> tuple[floa
         # Rounded, lest 1 - 2 * 0.05 be 90.00000000000001 %.
         own = {round(abs(100 - 200 * quantile), 9) for quantile in quantiles if quantile != 0.5}
         return tuple(sorted(own)) if forecaster.calibration is not None else ()
+    for level in wanted:
+        if 0 < level < 1:
+            raise UsageError(
+                f"A level of {level:g} would be {level:g} %: levels are in percent, from 1 on.",
+                hint=f"For an interval of {100 * level:g} %: --level {100 * level:g}",
+            )
     if wanted and forecaster.calibration is None:
         raise UsageError(
             "This forecaster has no intervals: it was trained without a validation part to measure "
@@ -82,7 +88,8 @@ def recently_needed(
     spec = forecaster.spec
     back = spec.context or max(spec.lookback, int(np.diff(table.offsets).max()))
     recent = data.continued(table, back + count, known)
-    rows = data.resident(recent, scaler, covariates, forecaster.recipe.table.marks).to(device)
+    marks, carried = forecaster.recipe.table.marks, spec.context is None
+    rows = data.resident(recent, scaler, covariates, marks, carried=carried).to(device)
     ends = recent.offsets[1:] - spec.horizon
     origins = [
         np.arange(max(end - count, start + spec.lookback), end)
@@ -100,7 +107,7 @@ def recently_needed(
     size = forecaster.batch_size
     model, done = forecaster.model.to(device), 0
     with memory_errors("predicting", size):
-        for forecast, batch in rolling_origin.answers(model, windows, size):
+        for forecast, batch, _ in rolling_origin.answers(model, windows, size):
             here = slice(done, done + len(batch))
             found[places[here], owners[here]] = Band.of(forecast).needed(batch).cpu()
             done += len(batch)

@@ -34,7 +34,7 @@ def last_window(model: nn.Module, data: SeriesData, recipe: Recipe, path: Path) 
     windows = data.windows("test")
     last_one = replace(windows, origins=windows.origins[-1:])
     model.eval()
-    ((answer, _),) = rolling_origin.answers(model, last_one, 1)
+    ((answer, _, _),) = rolling_origin.answers(model, last_one, 1)
     origin = int(windows.origins[-1])
     series = int(np.searchsorted(data.table.offsets, origin, side="right")) - 1
     spec, table = data.spec, data.table

@@ -17,17 +17,22 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Float
 
 from forecast.batch import Forecast, SeriesBatch
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, Failure, UsageError
 from forecast.series import context as series_context
+from forecast.series import data as series_data
 from forecast.series import online_intervals
 from forecast.series.forecaster import Forecaster
 from forecast.series.intervals import Band, Method
-from forecast.series.scaling import rounded
+from forecast.series.scaling import Scale, Scaler, by_own_rows, rounded, so_far
 from forecast.tables import reading
+from forecast.tables.columns import listed
+from forecast.tables.formats import shown
 from forecast.tables.reading import Table
+from forecast.tables.zones import to_local
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +92,15 @@ def predict(
     ahead = None if future is None else series_context.read_future(forecaster, future)
     predicted = predict_table(forecaster, table, device, future=ahead, level=level, method=method)
     return predicted.frame
+
+
+def too_short(forecaster: Forecaster, table: Table) -> str:
+    """Say how many series have fewer rows than the lookback; empty if none has."""
+    lengths, lookback = np.diff(table.offsets), forecaster.spec.lookback
+    short = int((lengths < lookback).sum())
+    if not short:
+        return ""
+    return f"{short} of {len(lengths)} series have fewer rows than the lookback of {lookback}"
 
 
 def without_failing(
@@ -185,19 +199,24 @@ def predict_table(
     notices = list(table.notices)
     lengths = np.diff(table.offsets)
     rows = spec.context or max(spec.lookback, int(lengths.max()))  # L
-    context = series_context.last_rows(table, table.values, rows, np.nan)  # (S, L, C)
-    times = series_context.last_times(table, rows)  # (S, L)
-    if short := int((lengths < spec.lookback).sum()):
-        notices.append(
-            f"{short} of {len(lengths)} series have fewer rows than the lookback of "
-            f"{spec.lookback}; what they lack counts as missing."
+    if not np.isfinite(table.values).any():
+        raise DataError(
+            f"Not one of the {len(table.values):,} rows has a value in {listed(table.columns)}.",
+            hint="Bring rows with values: a forecast goes on from them.",
         )
+    inputs, _ = series_data.filled(table, carried=spec.context is None)
+    context = series_context.last_rows(table, inputs, rows, np.nan)  # (S, L, C)
+    times = series_context.last_times(table, rows)  # (S, L)
+    if short := too_short(forecaster, table):
+        notices.append(f"{short}; what they lack counts as missing.")
+    notices += _named_early(table, steps_ahead=spec.horizon)
     if new := forecaster.scaler.new_ids(table.ids):
         notices.append(
             f"{len(new)} of {len(lengths)} series were not in the training data and are scaled by "
             f"their own last {rows} rows, {new[0]!r} first."
         )
-    scaler = forecaster.scaler.for_series(table.ids, list(context))
+    seen = series_context.last_rows(table, table.values, rows, np.nan)
+    scaler = forecaster.scaler.for_series(table.ids, list(seen))
     scaled = (context - scaler.mean[:, None]) / scaler.deviation[:, None]
     observed = np.isfinite(scaled)
     dead = np.logical_not(np.any(observed, axis=1))  # (S, C)
@@ -220,6 +239,11 @@ def predict_table(
         static=torch.from_numpy(static) if static.shape[1] else None,
         future_time=series_context.calendar(forecaster, steps),
     )
+    if spec.context is None:
+        batch, scale = _by_rows_so_far(batch, seen, scaler)
+    else:
+        units = scaler.units()
+        batch, scale = by_own_rows(batch, None if units is None else torch.from_numpy(units))
     forecast = _forward(forecaster, batch, place)
     columns = {"": forecast.point()}
     used: Method | None = None
@@ -249,7 +273,8 @@ def predict_table(
     skipped = tuple(table.ids[row] for row in np.flatnonzero(empty))
     kept = np.flatnonzero(~empty)
     frames: list[pl.DataFrame] = []
-    for suffix, scaled_values in columns.items():
+    for suffix, own_values in columns.items():
+        scaled_values = own_values if scale is None else scale.undo(own_values.double())
         values = rounded(scaler.undo(scaled_values.double().numpy()), scaler.deviation)
         values[~np.isfinite(values) | dead[:, None]] = np.nan
         frame = reading.forecast_frame(
@@ -264,6 +289,24 @@ def predict_table(
         intervals=used,
         notices=tuple(notices),
     )
+
+
+def _by_rows_so_far(
+    batch: SeriesBatch, values: Float[np.ndarray, "S L C"], scaler: Scaler
+) -> tuple[SeriesBatch, Scale | None]:
+    """Scale each row of a new series by the rows up to it, for a model that carries a state."""
+    if not scaler.new:
+        return batch, None
+    center = torch.zeros(values.shape, dtype=torch.float64)
+    spread = torch.ones_like(center)
+    for place, name in enumerate(scaler.ids):
+        if name in scaler.new:
+            found = so_far(values[place], scaler.mean[place], scaler.deviation[place])
+            center[place], spread[place] = map(torch.from_numpy, found)
+    past = ((batch.past - center) / spread).float()
+    if batch.past_mask is not None:
+        past = torch.where(batch.past_mask, past, 0.0)
+    return replace(batch, past=past), Scale(center[:, -1:], spread[:, -1:])
 
 
 def _beside(
@@ -300,6 +343,28 @@ def _without_idle_mask(batch: SeriesBatch) -> SeriesBatch:
     """Drop a mask that hides nothing, so that gaps in other batches change no bit of this one."""
     idle = batch.past_mask is not None and bool(batch.past_mask.all())
     return replace(batch, past_mask=None) if idle else batch
+
+
+def _named_early(table: Table, steps_ahead: int) -> Sequence[str]:
+    """Report series that end more than a horizon before the last row of all."""
+    ends = table.times[table.offsets[1:] - 1]
+    reached = np.array(
+        [
+            reading.future_times(end, table.frequency, steps_ahead, table.layout.timezone)[-1]
+            for end in np.unique(ends)
+        ]
+    )[np.unique(ends, return_inverse=True)[1]]
+    early = np.flatnonzero(reached < ends.max())
+    if not len(early):
+        return []
+    first = early[np.argmin(ends[early])]
+    shown_end, latest = (
+        shown(to_local(time[None], table.layout.timezone)[0]) for time in (ends[first], ends.max())
+    )
+    return [
+        f"{len(early):,} of {len(ends):,} series end early, and are forecast from where they end: "
+        f"{table.ids[first]!r} at {shown_end}, others at {latest}."
+    ]
 
 
 def _named_dead(table: Table, dead: np.ndarray) -> Sequence[str]:

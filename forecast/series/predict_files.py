@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from forecast import outputs
+from forecast import outputs, recipe
 from forecast.catalogue.inputs import STDIN, expand
 from forecast.contracts import Request, Written
 from forecast.errors import Failure, UsageError, nearest
@@ -44,13 +44,14 @@ def predict_files(forecaster: Forecaster, request: Request) -> Written:
     return _whole(forecaster, sources, request)
 
 
-def _reading(request: Request) -> dict[str, str]:
+def _reading(request: Request) -> dict[str, Any]:
     given = {
         "date_format": request.date_format,
         "timezone": request.timezone,
         "fill": request.fill,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    stated = {name: value for name, value in given.items() if value is not None}
+    return stated | recipe.reading(request.settings or ())
 
 
 def _in_pieces(forecaster: Forecaster, sources: list[str], request: Request) -> Written:

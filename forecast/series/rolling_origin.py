@@ -17,6 +17,7 @@ from forecast.batch import Batches, Forecast, SeriesBatch
 from forecast.batch.segments import Segments, histories, segments
 from forecast.batch.windows import Windows
 from forecast.models.stateful.model import StatefulModel
+from forecast.series.scaling import Scale, by_own_rows
 
 # A memory of rows is soft: what lies this many times its length back no longer shows.
 _WARM_UP = 4
@@ -80,7 +81,7 @@ def prepare(
 @torch.no_grad()
 def answers(
     model: nn.Module, windows: Windows, size: int
-) -> Iterator[tuple[Forecast, SeriesBatch]]:
+) -> Iterator[tuple[Forecast, SeriesBatch, Scale | None]]:
     """Forecast from the origins of windows, in order, about `size` at a time.
 
     A model that carries a state does so by all the history it remembers, in one pass; of the batch
@@ -90,10 +91,18 @@ def answers(
         model: in evaluation mode.
         windows: windows of a part, in order.
         size: forecasts in a batch.
+
+    Yields:
+        A forecast, and the batch that it answers, both in the space of the model; and how that
+        space was reached from the one of the series, None where it is the same.
     """
     if not carries_state(model):
+        unit = windows.series.unit
         for batch in windows.batches(size):
-            yield model(batch), batch
+            owner = 0 if batch.series_id is None else batch.series_id
+            worth = None if unit is None else unit[owner].expand(len(batch), -1)
+            own, scale = by_own_rows(batch, worth)
+            yield model(own), own, scale
         return
     for segment in history(model, windows).batches(size):
         dense, _ = model.run(segment, kept=segment.scored)
@@ -108,13 +117,14 @@ def answers(
         # What is made of forecasts takes many times their memory.
         parts = (
             None if part is None else flat(part)
-            for part in (dense.values, last, truth, mask, series)
+            for part in (dense.values, last, truth, mask, series, segment.center, segment.spread)
         )
         pieces = (itertools.repeat(None) if part is None else part.split(size) for part in parts)
-        for values, past, target, seen, owner in zip(*pieces, strict=False):
+        for values, past, target, seen, owner, center, spread in zip(*pieces, strict=False):
             yield (
                 Forecast(values=values, quantiles=dense.quantiles),
                 SeriesBatch(past=past, target=target, target_mask=seen, series_id=owner),
+                None if center is None else Scale(center[:, None], spread[:, None]),
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from forecast.series import intervals, rolling_origin
 from forecast.series.data import SeriesData
 from forecast.series.forecaster import Forecaster
 from forecast.series.intervals import Band, Calibration, Method, Tracker
+from forecast.series.scaling import Scale
 from forecast.training.loop import EVALUATION_BATCH
 
 # Every window of the test part, none dropped, scaled by training rows.
@@ -73,20 +75,22 @@ def score(
             if adaptive or method != "adaptive"
         }
     with memory_errors("evaluating", EVALUATION_BATCH):
-        for forecast, batch in rolling_origin.answers(model, windows, EVALUATION_BATCH):
+        for forecast, batch, scale in rolling_origin.answers(model, windows, EVALUATION_BATCH):
             assert batch.target is not None
-            sums.add(forecast.point(), batch.target, batch.target_mask, batch.series_id)
-            if forecast.quantiles:
-                quantiles = quantiles or QuantileSums(forecast.quantiles)
-                quantiles.add(forecast.values, batch.target, batch.target_mask)
+            target = batch.target if scale is None else scale.undo(batch.target)
+            found = forecast if scale is None else scale.undo_forecast(forecast)
+            sums.add(found.point(), target, batch.target_mask, batch.series_id)
+            if found.quantiles:
+                quantiles = quantiles or QuantileSums(found.quantiles)
+                quantiles.add(found.values, target, batch.target_mask)
             for some in ranges.values():
-                some.add(forecast, batch)
-    found = sums.result(data.table.columns)
+                some.add(forecast, batch, scale)
+    figures = sums.result(data.table.columns)
     if quantiles:
-        found["quantiles"] = quantiles.result()
+        figures["quantiles"] = quantiles.result()
     if ranges:
-        found["intervals"] = {method: some.sums.result() for method, some in ranges.items()}
-    return found
+        figures["intervals"] = {method: some.sums.result() for method, some in ranges.items()}
+    return figures
 
 
 class _Intervals:
@@ -99,14 +103,18 @@ class _Intervals:
         self._tracker = Tracker(calibration, LEVELS) if method == "adaptive" else None
         self._series = 0
 
-    def add(self, forecast: Forecast, batch: SeriesBatch) -> None:
+    def add(self, forecast: Forecast, batch: SeriesBatch, scale: Scale | None) -> None:
+        """Add a batch; intervals open in the space of the model and are scored in the series'."""
         assert batch.target is not None
         band = Band.of(forecast)
         opened = self._split
         if self._tracker:
             opened = self._follow(self._tracker, batch, band.needed(batch))
         lower, upper = zip(*(band.bounds(some) for some in opened), strict=True)
-        self.sums.add(torch.stack(lower), torch.stack(upper), batch.target, batch.target_mask)
+        low, high, truth = torch.stack(lower), torch.stack(upper), batch.target
+        if scale is not None:
+            low, high, truth = (scale.undo(part) for part in (low, high, truth))
+        self.sums.add(low, high, truth, batch.target_mask)
 
     def _follow(self, tracker: Tracker, batch: SeriesBatch, needed: Tensor) -> Tensor:
         """Issue the intervals of one origin after the other; each series starts anew."""
@@ -124,18 +132,18 @@ def naive_errors(data: SeriesData) -> tuple[Tensor, Tensor] | None:
     """Take the mean absolute and squared error of the seasonal naive forecast, one season ahead.
 
     Returns:
-        (S, C) each, over the training rows of every series in scaled space, 0 where a series has
-        none; None if there is no training part.
+        (S, C) each, over the rows of every series before its test part in scaled space, 0 where a
+        series has none; None if there are no such rows.
     """
-    if not data.borders[:, 0].any():
+    if not data.borders[:, 1].any():
         return None
     season, offsets = data.spec.season, data.table.offsets
     values, mask = data.series.values.double(), data.series.mask
     change = values[season:] - values[:-season]
-    # A pair counts if both rows are training rows of one series.
+    # A pair counts if both rows are rows of one series before its test part.
     row = np.arange(len(change))
     owner = np.searchsorted(offsets, row, side="right") - 1
-    inside = row + season < (offsets[:-1] + data.borders[:, 0])[owner]
+    inside = row + season < (offsets[:-1] + data.borders[:, 1])[owner]
     counted = torch.from_numpy(inside).to(values.device)[:, None].expand_as(change)
     if mask is not None:
         counted = counted & mask[season:] & mask[:-season]
@@ -209,6 +217,7 @@ def evaluate(
     *,
     section: DataSection | None = None,
     cold: bool = False,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a trained forecaster, with the baselines beside it.
 
@@ -220,6 +229,7 @@ def evaluate(
         section: another source or division, whose test part is scored instead.
         cold: let a model that carries a state forecast from the rows of the lookback alone, as a
             stream does that has just begun. Its intervals are not scored then.
+        reading: fields of `TableOptions` in which the file differs from the training table.
 
     Returns:
         `protocol`, `data`, `metrics.test` and `metrics.baselines`, and `notices`.
@@ -238,7 +248,7 @@ def evaluate(
     section = section or trained_on
     table = loading.read(
         source or section.source,
-        section if source is None else forecaster.layout.options(),
+        section if source is None else replace(forecaster.layout.options(), **(reading or {})),
         columns=forecaster.columns,
         frequency=forecaster.spec.frequency,
         levels=forecaster.layout.levels,

@@ -7,6 +7,7 @@ out by name unless it is declared.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,7 +84,7 @@ def find_roles(cells: Cells, options: TableOptions, columns: tuple[str, ...] | N
     key = (options.id or "unique_id") if kind == "long" else None
     time = options.time or _find_time(cells, key, options)
     wanted = options.target if columns is None or options.joint else columns
-    values = tuple(wanted) or (("y",) if kind == "long" else None)
+    values = tuple(wanted) or (("y",) if kind == "long" and _one_y(cells, options) else None)
     _require(cells, [time, *([key] if key else []), *covariates])
     _require(cells, values or (), candidates=[name for name in names if name not in (time, key)])
     taken = Counter([time, key, *(values or ()), *covariates])
@@ -95,6 +96,79 @@ def find_roles(cells: Cells, options: TableOptions, columns: tuple[str, ...] | N
         )
     trained = columns is not None and not options.joint
     return Roles(kind=kind, time=time, id=key, values=values, trained=trained)
+
+
+def _one_y(cells: Cells, options: TableOptions) -> bool:
+    """Whether values of a long table are the column `y`: it is there, or the id was not named."""
+    return options.joint or options.id is None or "y" in cells.frame.columns
+
+
+def likely_ids(cells: Cells, time: str, times: np.ndarray, most: int = 8) -> tuple[str, ...]:
+    """Find the column, or the two columns, that tell rows of the same time apart.
+
+    Args:
+        cells: the table.
+        time: the column of times.
+        times: `(n,)` the times.
+        most: columns that are looked at.
+
+    Returns:
+        The names; empty where there are none, or each row would be a series of its own.
+    """
+    frame = pl.DataFrame({"": times})
+    for name in cells.frame.columns:
+        column = cells.frame[name]
+        if name == time or column.dtype.is_float() or column.dtype.is_nested():
+            continue
+        if (
+            column.dtype.is_temporal()
+            or column.null_count()
+            or not 1 < column.n_unique() <= len(column) // 2
+        ):
+            continue
+        # Numbers with a fraction are values.
+        if column.dtype == pl.String and column.str.contains(r"^[+-]?\d*[.,]\d+$").any():
+            continue
+        frame = frame.with_columns(column.cast(pl.String).alias(name))
+    names = frame.columns[1:]
+    # Words before numbers: a shop, and not the number of things that it sold.
+    words = [name for name in names if not frame[name].str.contains(r"^[+-]?\d+$").all()]
+    ordered = [*words, *(name for name in names if name not in words)][:most]
+    pairs = itertools.combinations(words[:most], 2)
+    # Where nearly all rows share their time, a few that are there twice do not hide a column.
+    repeated = int(frame[""].is_duplicated().sum())
+    allowed = frame.height // 20 if 2 * repeated > frame.height else 0
+    counts = {
+        chosen: int(frame.select("", *chosen).is_duplicated().sum())
+        for chosen in [*((name,) for name in ordered), *pairs]
+    }
+    fewest = min(counts.values(), default=frame.height)
+    return next((one for one, count in counts.items() if count == fewest <= allowed), ())
+
+
+def refuse_unnamed_ids(cells: Cells, time: str, times: np.ndarray) -> None:
+    """Refuse a table with several rows for a time, if a column says whose they are.
+
+    Raises:
+        DataError: naming the column.
+    """
+    repeated = pl.Series(times).is_duplicated()
+    if not repeated.any():
+        return
+    found = likely_ids(cells, time, times)
+    if not found:
+        return
+    names = " and ".join(map(repr, found))
+    hint = f"Name the column of ids: --id {found[0]}"
+    if len(found) > 1:
+        hint = f"Join the columns {names} into one, and name it: --id NAME"
+    raise cells.error(
+        f"Several rows have the same time; {names} tell{'s' * (len(found) == 1)} them apart, as in "
+        "a long table with a row for each series and time.",
+        row=repeated.arg_max(),
+        column=time,
+        hint=hint,
+    )
 
 
 def _find_time(cells: Cells, key: str | None, options: TableOptions) -> str:

@@ -16,9 +16,10 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from forecast.errors import DataError, NotFoundError, UsageError
+from forecast.tables.typed import is_excel
 
 # The longer marks come first: the UTF-32 one begins with the UTF-16 one.
 BYTE_ORDER_MARKS = {
@@ -88,19 +89,17 @@ def _not_found(path: Path) -> NotFoundError:
     return NotFoundError(f"There is no file {path}.", hint=hint)
 
 
-def _zstandard(data: bytes) -> bytes:
+def _zstandard(stream: Any) -> Any:
     # pyarrow comes with mlflow, and only this format needs it.
     import pyarrow as pa  # noqa: PLC0415
 
-    return pa.CompressedInputStream(pa.py_buffer(data), "zstd").read()
+    return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"))
 
 
 def _unzip(data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         names = [member.filename for member in members]
-        if "[Content_Types].xml" in names:
-            raise DataError("This is an Excel workbook.", hint="Save the sheet as CSV.")
         if len(members) != 1:
             listing = ", ".join(names[:5]) or "nothing"
             raise DataError(
@@ -110,13 +109,39 @@ def _unzip(data: bytes) -> bytes:
         return archive.read(members[0])
 
 
-COMPRESSIONS: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
-    b"\x1f\x8b": ("gzip", gzip.decompress),
-    b"BZh": ("bzip2", bz2.decompress),
-    b"\xfd7zXZ\x00": ("xz", lzma.decompress),
-    b"\x28\xb5\x2f\xfd": ("zstd", _zstandard),
-    b"PK\x03\x04": ("zip", _unzip),
+UNPACKING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
+# From a binary stream to what is packed in it; a zip, whose listing is at its end, takes all bytes.
+UNPACKED: dict[str, Callable[[Any], Any]] = {
+    "gzip": lambda stream: gzip.GzipFile(fileobj=stream),
+    "bzip2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+    "zstd": _zstandard,
 }
+COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+
+
+def packing(start: bytes) -> str | None:
+    """Return how data that begin so are packed; None if they are not."""
+    for magic, name in COMPRESSIONS.items():
+        # A text could begin with the letters BZh; a bzip2 stream goes on with the digits of pi.
+        if start.startswith(magic) and (name != "bzip2" or start[4:10] == b"1AY&SY"):
+            return name
+    return None
+
+
+def damaged(what: str, error: Exception, file: str) -> DataError:
+    """Make the error for packed data that cannot be unpacked."""
+    return DataError(
+        f"The {what} data are damaged or cut short ({error}).",
+        file=file,
+        hint="Copy or download the file again.",
+    )
 
 
 def decompress(data: bytes, file: str) -> bytes:
@@ -125,29 +150,17 @@ def decompress(data: bytes, file: str) -> bytes:
     Raises:
         DataError: if the data are damaged, or a zip holds several files.
     """
-    for magic, (name, unpack) in COMPRESSIONS.items():
-        # A text could begin with the letters BZh; a bzip2 stream goes on with the digits of pi.
-        if not data.startswith(magic) or (name == "bzip2" and data[4:10] != b"1AY&SY"):
-            continue
-        try:
-            return unpack(data)
-        except DataError as error:
-            raise DataError(error.message, hint=error.hint, file=file) from error
-        except (
-            EOFError,
-            OSError,
-            ValueError,
-            RuntimeError,
-            zlib.error,
-            lzma.LZMAError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise DataError(
-                f"The {name} data are damaged or cut short ({error}).",
-                file=file,
-                hint="Copy or download the file again.",
-            ) from error
-    return data
+    if is_excel(data):
+        return data
+    name = packing(data[:16])
+    if name is None:
+        return data
+    try:
+        return _unzip(data) if name == "zip" else UNPACKED[name](io.BytesIO(data)).read()
+    except DataError as error:
+        raise DataError(error.message, hint=error.hint, file=file) from error
+    except (*UNPACKING_ERRORS, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise damaged(name, error, file) from error
 
 
 def to_utf8(data: bytes, encoding: str | None, file: str) -> bytes:
@@ -164,6 +177,9 @@ def to_utf8(data: bytes, encoding: str | None, file: str) -> bytes:
                 file=file,
                 hint="Export the table as CSV or Parquet.",
             )
+    if data.startswith(codecs.BOM_UTF8):
+        # The mark is certain, whatever an earlier file of this form was written in.
+        encoding = None
     if encoding is not None:
         try:
             data = data.decode(encoding).removeprefix("\ufeff").encode()
@@ -210,7 +226,7 @@ def _decode_unnamed(data: bytes, marked: str | None, file: str) -> bytes:
             f"Byte 0x{data[error.start]:02x} is not {encoding.upper()} text.",
             file=file,
             row=line if encoding == "utf-8" else None,
-            hint="Name the encoding it was written in: set data.encoding to latin-1, for example.",
+            hint="Name the encoding it was written in: --set data.encoding=latin-1, for example.",
         ) from error
     return data if encoding == "utf-8" else text.encode(errors="replace")
 

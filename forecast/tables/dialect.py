@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from forecast.errors import DataError, UsageError
-from forecast.tables import decode
+from forecast.tables import decode, typed
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 QUOTE, NEWLINE = ord('"'), ord("\n")
@@ -65,7 +65,8 @@ def load(
     """Read a table's cells from a path or an open binary file.
 
     Args:
-        source: CSV, TSV, Parquet, or one of them in gzip, bzip2, xz, zstd or a zip of one file.
+        source: CSV, TSV, Parquet, JSON (lines or an array), an Excel workbook, or one of them in
+            gzip, bzip2, xz, zstd or a zip of one file.
         delimiter: one character; found in the data when None.
         encoding: a text encoding; UTF-8 or UTF-16 by what the bytes show when None.
         name: the file name that errors give; by default the path.
@@ -79,8 +80,8 @@ def load(
     raw = decode.read_bytes(source, file)
     digest = hashlib.sha256(raw).hexdigest()
     data = decode.decompress(raw, file)
-    if data.startswith(b"PAR1"):
-        frame = _parquet(data, file)
+    frame = typed.read(data, file)
+    if frame is not None:
         lines = np.arange(1, frame.height + 1)
         cells = Cells(frame=frame, lines=lines, file=file, digest=digest, commas=True)
     else:
@@ -88,17 +89,6 @@ def load(
     if cells.frame.height == 0:
         raise DataError("There is a header but no row below it.", file=file, hint="Add the data.")
     return cells
-
-
-def _parquet(data: bytes, file: str) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise DataError(
-            f"The Parquet file is damaged or cut short ({_first_line(error)}).",
-            file=file,
-            hint="Write or copy the file again.",
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:

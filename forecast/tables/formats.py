@@ -1,14 +1,15 @@
 """Formats of times: which one a cell shows by itself, and how to parse and write by one.
 
 The rule for what needs no asking: the year stands first (ISO 8601 in its usual forms, `2020/1/31
-0:00`, `20200131`). Any other numeric date is refused until its format is named, even where one cell
-has a day above 12: the next file may not. Numbers are times only by the formats `epoch` and
-`epoch_ms`.
+0:00`, `20200131`, quarters as `2020Q1`). Any other numeric date needs a proof: a cell with a number
+above 12 says which is the day, and is remembered for later files. Without one the format must be
+named. Numbers are times only by the formats `epoch`, `epoch_ms` and `steps`.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,15 +18,23 @@ import polars as pl
 from forecast.errors import UsageError
 from forecast.tables.zones import aware, to_local
 
-TimeKind = Literal["text", "date", "datetime", "zoned", "epoch", "epoch_ms"]
-EPOCHS: dict[str, int] = {"epoch": 1_000_000, "epoch_ms": 1_000}
+TimeKind = Literal["text", "date", "datetime", "zoned", "epoch", "epoch_ms", "steps"]
+# A step has no length of its own, and is taken for a day.
+EPOCHS: dict[str, int] = {"epoch": 1_000_000, "epoch_ms": 1_000, "steps": 86_400_000_000}
+COUNTED = {
+    "epoch": "seconds since 1970",
+    "epoch_ms": "milliseconds since 1970",
+    "steps": "steps, below 2.9 million",
+}
 # Outside of these years a time is a misread number.
 EARLIEST, LATEST = np.datetime64("1000-01-01", "us"), np.datetime64("9999-12-31T23:59:59", "us")
 
 _DATED = re.compile(r"(\d{4})(?:([-/.])(\d{1,2})(?:\2(\d{1,2}))?)?")
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2})(?::(\d{2})(\.\d{1,9})?)?)?")
+_QUARTER = re.compile(r"\d{4}([- ]?)[Qq]([1-4])")
 _COMPACT = re.compile(r"\d{8}(?:([T ]?)\d{4}(\d{2})?)?")
 SWAPPABLE = re.compile(r"(\d{1,2})([-/. ])(\d{1,2})\2(\d{4}|\d{2})(?:([T ])(\d.*))?")
+_TWO_NUMBERS = r"^(\d{1,2})[-/. ](\d{1,2})[-/. ]\d"
 OFFSET = r"\s*(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 # An offset follows a time of day; without one, -01 would be a part of the date.
 TIMED_OFFSET = r"[T ]\d[\d:.]*" + OFFSET
@@ -57,6 +66,8 @@ def format_of(text: str) -> str | None:
         return "%Y%m%d" + (
             "" if compact[1] is None else f"{compact[1]}%H%M{'%S' if compact[2] else ''}"
         )
+    if quarter := _QUARTER.fullmatch(text):
+        return f"%Y{quarter[1]}{text[-2]}%q"
     dated = _DATED.match(text)
     if dated is None:
         return None
@@ -107,6 +118,15 @@ def strptime(texts: pl.Series, named: str) -> np.ndarray:
         UsageError: if the format makes no sense.
     """
     form = named.replace(".%f", "%.f")
+    if "%q" in form:
+        # The first month stands for its quarter.
+        months = {
+            f"{letter}{quarter}": f"M{3 * quarter - 2:02}"
+            for letter in "Qq"
+            for quarter in range(1, 5)
+        }
+        texts = texts.str.replace_many(months)
+        form = re.sub("[Qq]%q", "M%m", form)
     if not re.search(r"%[-_0]?[dejDFcxsvuaA+]", form):
         if not re.search(r"%[-_0]?[mbBh]", form):
             texts, form = texts + "-01", form + "-%m"
@@ -137,13 +157,47 @@ def as_written(stem: pl.Series, clock: np.ndarray, form: str) -> str:
     return form
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """A format of dates whose year stands last, and the row that proves it."""
+
+    form: str
+    row: int
+
+
+def proof(column: pl.Series) -> Proof | None:
+    """Find which of two numbers is the day, by cells in which only one of them can be.
+
+    Returns:
+        None where no cell proves it, or two of them prove the opposite.
+    """
+    if not SWAPPABLE.fullmatch(column[0]):
+        return None
+    first, second = (
+        column.str.extract(_TWO_NUMBERS, group).cast(pl.Int64, strict=False) > 12
+        for group in (1, 2)
+    )
+    day_first, month_first = bool(first.any()), bool(second.any())
+    if day_first == month_first:
+        return None
+    row = (first if day_first else second).arg_max() or 0
+    return Proof(form=_year_last(column[0], month_first=month_first), row=row)
+
+
 def proposal(column: pl.Series) -> str:
     """Propose the format of dates whose year stands last, by the column's highest numbers."""
     matches = [match for text in column.head(100_000) if (match := SWAPPABLE.fullmatch(text))]
-    mark, year, separator, clock = matches[0].group(2, 4, 5, 6)
     month_first = (
         max(int(match[1]) for match in matches) <= 12 < max(int(match[3]) for match in matches)
     )
+    return _year_last(matches[0][0], month_first=month_first)
+
+
+def _year_last(text: str, *, month_first: bool) -> str:
+    """Return the format of a date such as `31.1.2020 0:00`."""
+    match = SWAPPABLE.fullmatch(text)
+    assert match is not None
+    mark, year, separator, clock = match.group(2, 4, 5, 6)
     date = mark.join(["%m", "%d"] if month_first else ["%d", "%m"])
     form = f"{date}{mark}{'%Y' if len(year) == 4 else '%y'}"
     if clock is None:
@@ -175,6 +229,9 @@ def write(times: np.ndarray, kind: TimeKind, form: str | None, zone: str | None)
         return clock.cast(pl.Date)
     if kind != "text" or form is None:
         return clock
+    if "%q" in form:
+        before, after = (clock.dt.strftime(part) for part in form.split("%q"))
+        return before + clock.dt.quarter().cast(pl.String) + after
     if "%z" not in form and "%:z" not in form:
         return clock.dt.strftime(form)
     if zone is not None and zone[0] in "+-":

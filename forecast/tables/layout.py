@@ -95,6 +95,7 @@ class Layout:
         missing: the further cells that mean missing.
         delimiter: the delimiter of the text.
         decimal: the mark before the fraction of a number.
+        encoding: the encoding that had to be named to read the text.
     """
 
     kind: Literal["wide", "long"]
@@ -116,6 +117,7 @@ class Layout:
     missing: tuple[str, ...] = ()
     delimiter: str = ","
     decimal: str = "."
+    encoding: str | None = None
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Layout:
@@ -133,7 +135,7 @@ class Layout:
         return Layout(**plain)
 
     def options(self) -> TableOptions:
-        """Say how to read a later file of this form; its delimiter and encoding may be its own."""
+        """How to read a later file of this form; its delimiter and decimal mark may be its own."""
         shared = {item.name for item in fields(TableOptions)} & {item.name for item in fields(self)}
         kept = {name: getattr(self, name) for name in shared - {"delimiter", "decimal"}}
         return TableOptions(

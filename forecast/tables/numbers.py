@@ -24,6 +24,17 @@ _THOUSANDS = (
 )
 
 
+# Both marks in one number say which of them is which: 1.226,32 or 1,226.32.
+_BOTH = {
+    ",": r"^\s*[+-]?\d{1,3}(?:\.\d{3})+,\d+\s*$",
+    ".": r"^\s*[+-]?\d{1,3}(?:,\d{3})+\.\d+\s*$",
+}
+_WHOLE_GROUPS = {
+    ",": r"^[+-]?\d{1,3}(?:\.\d{3})+$",
+    ".": r"^[+-]?\d{1,3}(?:,\d{3})+$",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
     """Hold what a column says as numbers.
@@ -50,12 +61,19 @@ class Numbers:
 
 
 def decimal_mark(cells: Cells, named: str | None) -> str:
-    """Return the decimal mark: a comma if it must be one somewhere and no number has a point."""
+    """Return the decimal mark: a comma if it must be one somewhere and no number has a point.
+
+    A number with both marks settles it; points that part thousands are then none.
+    """
     if named is not None or not cells.commas:
         return named or "."
     text = cells.frame.select(pl.col(pl.String))
     comma = pl.all().str.contains(_COMMA) & ~pl.all().str.contains(_GROUPED)
+    both, other = (_any(text, pl.all().str.contains(_BOTH[mark])) for mark in ",.")
     points = pl.all().str.contains(_POINT)
+    if both and not other:
+        points &= ~pl.all().str.contains(_WHOLE_GROUPS[","])
+        return "." if _any(text, points) else ","
     return "," if _any(text, comma) and not _any(text, points) else "."
 
 
@@ -105,13 +123,24 @@ def _parse_text(column: pl.Series, decimal: str, missing: tuple[str, ...]) -> Nu
     if parsed.null_count() > column.null_count():
         rest = np.flatnonzero((parsed.is_null() & column.is_not_null()).to_numpy())
         texts = column.gather(rest).str.strip_chars()
-        again = _to_float(texts, decimal)
+        again = _to_float(_ungrouped(texts, decimal), decimal)
         values[rest] = again.to_numpy()
         unknown = again.is_null() & ~texts.is_in(missing)
         bad = rest[unknown.to_numpy()]
         thousands = (unknown & texts.str.contains(_THOUSANDS)).to_numpy()
         grouped = int(rest[thousands.argmax()]) if thousands.any() else None
     return Numbers(values=values, filled=_filled(values) + len(bad), bad=bad, grouped=grouped)
+
+
+def _ungrouped(texts: pl.Series, decimal: str) -> pl.Series:
+    """Take the marks between thousands out, if a number with both marks proves what they are."""
+    both = texts.str.contains(_BOTH[decimal])
+    # A decimal comma is never guessed while a number has a point: points are no fractions then.
+    if decimal == "." and not both.any():
+        return texts
+    mark = "." if decimal == "," else ","
+    grouped = (both | texts.str.contains(_WHOLE_GROUPS[decimal])).fill_null(value=False)
+    return texts.set(grouped, None).fill_null(texts.str.replace_all(mark, "", literal=True))
 
 
 def _to_float(texts: pl.Series, decimal: str) -> pl.Series:

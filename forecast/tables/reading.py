@@ -31,6 +31,7 @@ from forecast.tables.columns import (
     read_covariates,
     read_static,
     read_values,
+    refuse_unnamed_ids,
 )
 from forecast.tables.dialect import Cells
 from forecast.tables.filling import fill
@@ -59,7 +60,8 @@ class Table:
     Attributes:
         times: `(N,)` datetime64[us], series after series, each on its regular grid; UTC where the
             zone is known, else as written.
-        values: the cells, NaN where they are missing.
+        values: the cells as they are in the file, NaN where they are missing; `layout.fill` says
+            what a model reads there.
         offsets: the first row of each series, and N.
         ids: S ids; of a wide or joint table one that is empty.
         columns: C names of the variates; of a joint table the ids.
@@ -101,6 +103,7 @@ def read(
     frequency: str | None = None,
     levels: Mapping[str, tuple[str, ...]] | None = None,
     name: str | None = None,
+    recent: int | None = None,
 ) -> Table:
     """Read a table of series.
 
@@ -112,6 +115,7 @@ def read(
         frequency: the frequency that a trained model wants; with it a single row is enough.
         levels: the levels of the categorical columns that a trained model knows.
         name: what errors call the file; by default its path.
+        recent: rows on which a forecast rests, see `regularise`.
 
     Raises:
         NotFoundError: if there is no such file.
@@ -119,7 +123,9 @@ def read(
         UsageError: if the options contradict each other.
     """
     cells = dialect.load(source, delimiter=options.delimiter, encoding=options.encoding, name=name)
-    return from_cells(cells, options, columns=columns, frequency=frequency, levels=levels)
+    return from_cells(
+        cells, options, columns=columns, frequency=frequency, levels=levels, recent=recent
+    )
 
 
 def from_cells(
@@ -130,6 +136,7 @@ def from_cells(
     frequency: str | None = None,
     levels: Mapping[str, tuple[str, ...]] | None = None,
     whole: bool = True,
+    recent: int | None = None,
 ) -> Table:
     """Understand the cells of a table; the other arguments are those of `read`.
 
@@ -141,6 +148,7 @@ def from_cells(
         levels: the levels that a trained model knows.
         whole: whether these are all rows of each series. The last ones alone do not show that a
             series has another frequency: they may just be far apart.
+        recent: rows on which a forecast rests.
 
     Raises:
         DataError: if the table cannot be read as it is, naming row and column.
@@ -160,6 +168,8 @@ def from_cells(
         timezone=options.timezone,
         series=series,
     )
+    if roles.id is None and options.duplicates == "refuse":
+        refuse_unnamed_ids(cells, roles.time, stamps.times)
     grid = regularise(
         cells,
         roles.time,
@@ -170,6 +180,7 @@ def from_cells(
         duplicates=options.duplicates,
         gaps_allowed=options.fill != "refuse",
         whole=whole,
+        recent=recent,
     )
     notices += [*stamps.notices, *grid.notices]
     decimal = decimal_mark(cells, options.decimal)
@@ -197,8 +208,7 @@ def from_cells(
     if options.known_future:
         behind, offsets, ahead_offsets = _behind_last_target(values, offsets)
         times, values, codes, past = (part[~behind] for part in (times, values, codes, past))
-    values, told = _filled(values, offsets, variates, options.fill, cells)
-    notices += told
+    notices += _missing(values, offsets, variates, options.fill, cells)
     layout = Layout(
         kind=roles.kind,
         time=roles.time,
@@ -213,12 +223,13 @@ def from_cells(
         time_kind=stamps.kind,
         time_format=stamps.form,
         timezone=stamps.zone,
-        date_format=options.date_format,
+        date_format=options.date_format or stamps.proven,
         fill=options.fill,
         duplicates=options.duplicates,
         missing=tuple(options.missing),
         delimiter=cells.delimiter,
         decimal=decimal,
+        encoding=options.encoding,
     )
     return Table(
         times=times,
@@ -362,20 +373,20 @@ def _expected(wanted: str | None, named: str | None) -> str | None:
     return wanted
 
 
-def _filled(
+def _missing(
     values: np.ndarray, offsets: np.ndarray, columns: tuple[str, ...], how: Fill, cells: Cells
-) -> tuple[np.ndarray, list[str]]:
-    """Fill missing cells, and say how many there were and are."""
+) -> list[str]:
+    """Report missing cells, and how many of them a model reads filled."""
     absent = np.isnan(values)
     if not absent.any():
-        return values, []
+        return []
     per_column = absent.sum(axis=0)
     shown = listed([name for name, count in zip(columns, per_column, strict=True) if count])
     told = f"Of {absent.size:,} cells {absent.sum():,} are missing, in {shown}"
     if how == "refuse":
         raise cells.error(f"{told}; --fill refuse allows none.", hint="Add them, or fill them.")
     if how == "none":
-        return values, [f"{told}; they stay missing and are masked (--fill none)."]
-    values = fill(values, offsets, how)
-    left = int(np.isnan(values).sum())
-    return values, [f"{told}; --fill {how} filled all but {left:,}."]
+        return [f"{told}; they stay missing and are masked (--fill none)."]
+    filled, _ = fill(values, offsets, how)
+    left = int(np.isnan(filled).sum())
+    return [f"{told}; --fill {how} fills all but {left:,} as input, and no score counts them."]

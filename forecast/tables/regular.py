@@ -95,6 +95,7 @@ def regularise(
     duplicates: Duplicates = "refuse",
     gaps_allowed: bool = True,
     whole: bool = True,
+    recent: int | None = None,
 ) -> Grid:
     """Find the regular grid of each series and where on it each row stands.
 
@@ -108,6 +109,8 @@ def regularise(
         duplicates: what becomes of rows of a series that share a time.
         gaps_allowed: whether rows may be missing.
         whole: whether these are all rows of each series; the last ones alone may be far apart.
+        recent: rows behind the last long gap of a series from which those before it are left out,
+            because a forecast rests on these alone; None keeps all.
 
     Raises:
         DataError: if the rows of a series do not stand on one regular grid.
@@ -118,6 +121,9 @@ def regularise(
     runs = _find_runs(rows, order, duplicates)
     rows.keep(order[runs])
     step = step_of(rows, expected)
+    if recent is not None:
+        order = _behind_long_gaps(rows, order, runs, step, recent)
+        runs = np.flatnonzero(np.isin(order, rows.kept))
     zone = stamps.zone if step.on_local_clock else None
     ordinals, phases = step.split(rows.clock(step))
     sizes = np.diff(np.append(rows.starts, len(rows.kept)))
@@ -204,6 +210,32 @@ def _sort(rows: Rows) -> np.ndarray:
     return order[np.lexsort((times, series))]
 
 
+def _behind_long_gaps(
+    rows: Rows, order: np.ndarray, runs: np.ndarray, step: Frequency, recent: int
+) -> np.ndarray:
+    """Leave out rows before the last long gap of a series that has `recent` rows behind it."""
+    ordinals, _ = step.split(rows.clock(step))
+    long = np.flatnonzero(rows.inner & (np.diff(ordinals) > MOST_MORE)) + 1
+    if not len(long):
+        return order
+    ends = np.append(rows.starts[1:], len(rows.kept))
+    keep, gone = np.ones(len(rows.kept), bool), 0
+    for begin, end in zip(rows.starts, ends, strict=True):
+        cuts = long[(long > begin) & (long < end)]
+        if len(cuts) and end - cuts[-1] >= recent:
+            keep[begin : cuts[-1]] = False
+            gone += 1
+    if not gone:
+        return order
+    rows.notices.append(
+        f"{gone:,} of {len(ends):,} series have a gap of more than {MOST_MORE:,} rows long before "
+        f"their last ones; the {np.count_nonzero(~keep):,} rows before it are not read."
+    )
+    counts = np.diff(np.append(runs, len(order)))
+    rows.keep(rows.kept[keep])
+    return order[np.repeat(keep, counts)]
+
+
 def _find_runs(rows: Rows, order: np.ndarray, duplicates: Duplicates) -> np.ndarray:
     """Return where each distinct time of a series begins."""
     times, series = rows.stamps.times[order], rows.series[order]
@@ -213,7 +245,7 @@ def _find_runs(rows: Rows, order: np.ndarray, duplicates: Duplicates) -> np.ndar
     repeated = order[again]
     row = int(repeated.min())
     if duplicates == "refuse":
-        hint = "Keep the first, the last or the mean of such rows: set data.duplicates."
+        hint = "Keep the first, the last or the mean of such rows: --set data.duplicates=mean."
         if rows.stamps.zone is None and np.all(early_sunday(rows.stamps.clock[repeated])):
             hint = (
                 "They stand early on a Sunday, when clocks are set back: if so, name the zone "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -33,6 +34,8 @@ class Stamps:
         kind: how a time is written: as text, as a typed date, datetime or datetime with its zone,
             or as a number.
         form: the format of text.
+        proven: the format to read later files by, where the cells together prove the order of day
+            and month that none shows alone.
         notices: sentences on what could not be known.
     """
 
@@ -41,6 +44,7 @@ class Stamps:
     zone: str | None
     kind: TimeKind
     form: str | None = None
+    proven: str | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -51,6 +55,7 @@ def parse(
     date_format: str | None = None,
     timezone: str | None = None,
     series: np.ndarray | None = None,
+    prove: bool = True,
 ) -> Stamps:
     """Read a column of times.
 
@@ -60,6 +65,8 @@ def parse(
         date_format: a strptime format, `epoch` or `epoch_ms`.
         timezone: the zone of naive times, and of the local clock where the times carry offsets.
         series: `(N,)` the series of each row, for the hour that is on the clock twice.
+        prove: whether cells together may prove the order of day and month. Of pieces of a table
+            each might prove another one.
 
     Raises:
         DataError: if a cell is not a time, or its meaning is not certain.
@@ -86,7 +93,7 @@ def parse(
     if date_format in EPOCHS:
         return _epoch(cells, column, date_format, timezone)
     if column.dtype == pl.String:
-        return _text(cells, column, date_format, timezone, series)
+        return _text(cells, column, date_format, timezone, series, prove=prove)
     if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
         return _typed(cells, column, timezone, series)
     raise cells.error(
@@ -105,8 +112,7 @@ def _epoch(cells: Cells, column: pl.Series, unit: str, timezone: str | None) -> 
     if bad.any():
         row = int(bad.argmax())
         raise cells.error(
-            f"{column[row]!r} is no time as {unit}, a number of "
-            f"{'seconds' if unit == 'epoch' else 'milliseconds'} since 1970.",
+            f"{column[row]!r} is no time as {unit}, a number of {formats.COUNTED[unit]}.",
             row=row,
             column=column.name,
             hint="Mend the cell, or name the right format: --date-format.",
@@ -114,7 +120,7 @@ def _epoch(cells: Cells, column: pl.Series, unit: str, timezone: str | None) -> 
     whole = exact.fill_null(0).to_numpy() * EPOCHS[unit]
     counted = np.where(exact.is_null().to_numpy(), np.round(numbers).astype(np.int64), whole)
     times, zone = counted.astype("datetime64[us]"), timezone or "UTC"
-    kind: TimeKind = "epoch" if unit == "epoch" else "epoch_ms"
+    kind = cast(TimeKind, unit)
     return Stamps(clock=to_local(times, zone), times=times, zone=zone, kind=kind)
 
 
@@ -151,6 +157,8 @@ def _text(
     date_format: str | None,
     timezone: str | None,
     series: np.ndarray | None,
+    *,
+    prove: bool,
 ) -> Stamps:
     form = date_format
     if date_format is None:
@@ -160,10 +168,27 @@ def _text(
         pattern = formats.OFFSET if date_format.endswith("%z") else None
         form = date_format.removesuffix("%z").rstrip()
     if pattern is None:
+        proof = formats.proof(column) if form is None and prove else None
+        if proof is not None:
+            form = proof.form
         clock, form = _clock(cells, column, column, form)
         days = not re.search(r"%-?[HIklTRrXcs]", form)
         times = _localised(cells, column.name, clock, timezone, series, whole_days=days)
-        return Stamps(clock=clock, times=times, zone=timezone, kind="text", form=form)
+        if proof is None:
+            return Stamps(clock=clock, times=times, zone=timezone, kind="text", form=form)
+        told = (
+            f"The dates are read as {proof.form}: {column[proof.row]!r} on row "
+            f"{int(cells.lines[proof.row])} can be no other."
+        )
+        return Stamps(
+            clock=clock,
+            times=times,
+            zone=timezone,
+            kind="text",
+            form=form,
+            proven=proof.form,
+            notices=(told,),
+        )
     stem, offsets, suffix = _offsets(cells, column, pattern)
     clock, form = _clock(cells, column, stem, form)
     times, own = clock - offsets, _zone_of(offsets[0])
@@ -283,7 +308,8 @@ def _not_understood(
         message = f"The number {text!r} is no time by itself."
         hint = (
             "If it counts from 1970, name the unit: --date-format epoch (seconds) or epoch_ms; "
-            "if another column holds the times, name it: --time."
+            "if it numbers the rows (1, 2, 3, ...): --date-format steps; if another column holds "
+            "the times, name it: --time."
         )
     elif formats.format_of(text) is not None and not re.search(formats.TIMED_OFFSET, text):
         message = f"There is no such time as {text!r}."

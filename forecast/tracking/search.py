@@ -12,6 +12,8 @@ from forecast.errors import NotFoundError, nearest
 from forecast.scoring.comparison import more_is_better
 from forecast.tracking import store
 
+# The tag of a run that is a part of another figure, such as a window of a backtest.
+PART = "forecast.part"
 # What may differ between runs that are repeats of one another.
 _REPEATED = ("train.seed", "train.threads", "train.device", "train.checkpoint_seconds")
 
@@ -112,6 +114,7 @@ def tracked_runs(
             max_results=most,
             order_by=["attributes.start_time DESC"],
         )
+        # A window of a backtest is a part of one figure; it is compared when it is named.
         runs = [
             TrackedRun(
                 run_id=one.info.run_id,
@@ -121,6 +124,7 @@ def tracked_runs(
                 metrics=dict(one.data.metrics),
             )
             for one in entities
+            if names or PART not in one.data.tags
         ]
     # A trial of a tuning has a few settings alone, and is compared by `tune`.
     runs = [run for run in runs if run.params.get("window.lookback")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -177,10 +178,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     options = {"time": "date"}
     template = DATASETS["exchange"]
-    small = type(template)(
-        **{field: getattr(template, field) for field in template.__slots__}
-        | {"name": "small", "files": (file,), "options": options}
-    )
+    small = dataclasses.replace(template, name="small", files=(file,), options=options)
     monkeypatch.setitem(DATASETS, "small", small)
     monkeypatch.setenv("FORECAST_DATA", str(tmp_path / "root"))
     mirror = tmp_path / "mirror"

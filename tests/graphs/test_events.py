@@ -18,6 +18,7 @@ from forecast.graphs import formats, protocol
 from forecast.graphs.baselines import fit_pooled, moving_average, pooled, score_links, slot_means
 from forecast.graphs.batches import window
 from forecast.graphs.history import EventHistory
+from forecast.graphs.snapshots import read_snapshots
 from forecast.scoring import ranking
 
 DATA = os.environ.get("FORECAST_DATA")
@@ -155,7 +156,7 @@ def test_real_files_give_the_known_negatives_and_scores(name, sizes, digest, rul
 @real
 def test_real_snapshots_and_sensors():
     folder = Path(DATA) / "graph"
-    covid = formats.read_snapshots(folder / "england_covid.json")
+    covid = read_snapshots(folder / "england_covid.json")
     assert covid.values.shape == (61, 129)
     assert float(covid.values.max()) == 182
     assert int(covid.offsets[-1]) / 61 == pytest.approx(1353, abs=10)
@@ -184,12 +185,12 @@ def test_steps_are_in_order_of_numbers_and_unknown_sensors_are_counted(tmp_path)
                          "edge_weight": {"10": [2.0], "9": [3.0]}},
         "y": [[1, 2], [3, 4]],
     }  # fmt: skip
-    found = formats.read_snapshots(write(tmp_path, json.dumps(held), "a.json"))
+    found = read_snapshots(write(tmp_path, json.dumps(held), "a.json"))
     assert found.weight.tolist() == [3, 2]
     assert found.offsets.tolist() == [0, 1, 2]
     held["y"] = [[1], [2]]
     with pytest.raises(DataError, match="leads to node 1"):
-        formats.read_snapshots(write(tmp_path, json.dumps(held), "a.json"))
+        read_snapshots(write(tmp_path, json.dumps(held), "a.json"))
     readings = write(tmp_path, "time,a,b\n0,1.5,0\n1,2.5,3.5\n", "r.csv")
     edges = write(tmp_path, "src,dst,weight\na,b,0.5\na,zzz,1\na,a,1\n", "e.csv")
     graph = formats.read_sensors(readings, edges)

@@ -12,9 +12,11 @@ import torch
 
 from forecast.errors import DataError, NotFoundError, UsageError
 from forecast.graphs import data as graphs
-from forecast.graphs import predict
+from forecast.graphs import pictures, predict
 from forecast.graphs.baselines import pooled
+from forecast.graphs.header import header_of
 from forecast.graphs.protocol import RANKED
+from forecast.graphs.score import baselines, error_sums, with_start
 from forecast.graphs.section import GraphSection
 from forecast.models.todyformer.model import Todyformer, TodyformerConfig
 from forecast.models.todyformer.sensors import SensorTodyformer, SensorTodyformerConfig
@@ -41,7 +43,7 @@ def write_events(folder, count=400, nodes=12, name="events.csv", start=0):
 
 def score(model, data, part):
     model.eval()
-    sums = data.sums()
+    sums = error_sums(data)
     with torch.no_grad():
         for batch in data.windows(part).batches(8):
             sums.add(model(batch), batch)
@@ -50,7 +52,7 @@ def score(model, data, part):
 
 def links(folder, **options):
     section = GraphSection(source=str(folder / "events.csv"), queries=20, **options)
-    data = graphs.load(section, lookback=100)
+    data = with_start(graphs.load(section, lookback=100))
     torch.manual_seed(0)
     return data, Todyformer(TodyformerConfig(**SMALL), data.spec, **data.inputs())
 
@@ -58,14 +60,14 @@ def links(folder, **options):
 def test_an_untrained_model_of_links_ranks_as_the_best_rule_does(tmp_path):
     write_events(tmp_path)
     data, model = links(tmp_path)
-    rules = data.baselines("val")
+    rules = baselines(data, "val")
     best = max(
         ("undirected-recency-then-destination", "recency-then-destination", "destination-recency"),
         key=lambda name: rules[name]["mrr"],
     )
     assert data.spec.rule == best
     for part in ("val", "test"):
-        found, wanted = score(model, data, part), data.baselines(part)[best]
+        found, wanted = score(model, data, part), baselines(data, part)[best]
         assert found["queries"] == len(data.windows(part))
         for name in ("mrr", "hits_at_10"):
             assert found[name] == pytest.approx(wanted[name])
@@ -74,7 +76,7 @@ def test_an_untrained_model_of_links_ranks_as_the_best_rule_does(tmp_path):
 def test_training_never_leaves_a_model_below_the_rule_on_the_validation_part(tmp_path):
     write_events(tmp_path)
     data, model = links(tmp_path)
-    rule = data.baselines("val")[data.spec.rule]
+    rule = baselines(data, "val")[data.spec.rule]
     for rate in (1e-3, 3.0):
         section = TrainSection(
             epochs=2, batch_size=data.batch_size, learning_rate=rate, precision="fp32"
@@ -107,9 +109,9 @@ def test_drawn_negatives_stand_for_all_of_the_protocol_and_are_of_training(tmp_p
 def test_links_are_forecast_from_the_history_kept_and_from_a_file_alike(tmp_path):
     frame = write_events(tmp_path)
     data, model = links(tmp_path)
-    kept = data.describe(), data.arrays(), data.spec
+    kept = data.header, data.arrays(), data.spec
     # what is described goes through JSON
-    kept = (json.loads(json.dumps(kept[0])), *kept[1:])
+    kept = (header_of(json.loads(json.dumps(kept[0].to_dict()))), *kept[1:])
     context = predict.read_context(*kept, history=data.history())
     table = predict.predict(model, context, sources=["n03", "stranger"], top=3)
     assert table.columns == ["src", "rank", "dst", "score", "probability", "known"]
@@ -145,16 +147,16 @@ def test_a_trained_model_is_scored_on_a_later_file(tmp_path):
     write_events(tmp_path)
     data, model = links(tmp_path)
     write_events(tmp_path, count=90, nodes=15, name="later.csv", start=10**6)
-    later = graphs.whole(data.describe(), data.arrays(), data.spec, str(tmp_path / "later.csv"))
+    later = graphs.as_test_set(data.header, data.arrays(), data.spec, str(tmp_path / "later.csv"))
     assert len(later.windows("test")) == 89
-    rule = later.baselines("test")[data.spec.rule]
+    rule = baselines(later, "test")[data.spec.rule]
     assert score(model, later, "test")["mrr"] == pytest.approx(rule["mrr"])
     # with the history known every event can be asked about, and the same file again is scored alone
-    kept = data.describe(), data.arrays(), data.spec
-    known = graphs.whole(*kept, str(tmp_path / "later.csv"), history=data.history())
+    kept = data.header, data.arrays(), data.spec
+    known = graphs.as_test_set(*kept, str(tmp_path / "later.csv"), history=data.history())
     assert len(known.windows("test")) == 90
     assert len(known.windows("test").batch(torch.arange(20)).time) == 100
-    same = graphs.whole(*kept, str(tmp_path / "events.csv"), history=data.history())
+    same = graphs.as_test_set(*kept, str(tmp_path / "events.csv"), history=data.history())
     assert len(same.windows("test")) == 399
 
 
@@ -173,7 +175,7 @@ def test_features_of_nodes_keep_their_nodes_and_new_nodes_have_the_mean(tmp_path
     )
     later.write_csv(tmp_path / "later.csv")
     context = predict.read_context(
-        data.describe(), data.arrays(), data.spec, str(tmp_path / "later.csv")
+        data.header, data.arrays(), data.spec, str(tmp_path / "later.csv")
     )
     # known nodes have their numbers, the new one the next
     assert context.events.src.tolist() == [12, 5]
@@ -184,12 +186,10 @@ def test_features_of_nodes_keep_their_nodes_and_new_nodes_have_the_mean(tmp_path
 def test_shares_of_the_next_period(tmp_path):
     write_events(tmp_path)
     data, model = links(tmp_path, task="affinity", period=1200.0, averaged=2)
-    assert set(data.baselines("test")) == {"last-period", "moving-average"}
+    assert set(baselines(data, "test")) == {"last-period", "moving-average"}
     found = score(model, data, "test")
     assert 0 < found["ndcg_at_10"] <= 1
-    context = predict.read_context(
-        data.describe(), data.arrays(), data.spec, history=data.history()
-    )
+    context = predict.read_context(data.header, data.arrays(), data.spec, history=data.history())
     table = predict.predict(model, context, sources=["n03", "n01"], top=50)
     assert table.columns == ["src", "rank", "dst", "share", "known"]
     sums = table.group_by("src").agg(pl.col("share").sum())["share"]
@@ -222,7 +222,7 @@ def test_readings_of_sensors(tmp_path, dated):
     )
     assert data.spec.task == "sensor"
     model = SensorTodyformer(SensorTodyformerConfig(width=8, heads=2), data.spec, **data.inputs())
-    rules = data.baselines("test")
+    rules = baselines(data, "test")
     # untrained it is the pooled map, in the unit of the file; what repeats daily is known by slot
     found, wanted = score(model, data, "test"), rules["pooled-regression"]
     assert found["mae_by_lead"] == pytest.approx(wanted["mae_by_lead"], rel=1e-4)
@@ -231,9 +231,9 @@ def test_readings_of_sensors(tmp_path, dated):
     changes = np.abs(np.diff(values, axis=0))[96 - 1 : 120 - 3]
     assert rules["persistence"]["mae_by_lead"][0] == pytest.approx(changes.mean(), rel=1e-4)
     assert rules["historical-mean"]["mae_by_lead"][2] < rules["persistence"]["mae_by_lead"][2]
-    description = json.loads(json.dumps(data.describe()))
+    description = header_of(json.loads(json.dumps(data.header.to_dict())))
     kept = description, data.arrays(), data.spec
-    later = graphs.whole(*kept, source)
+    later = graphs.as_test_set(*kept, source)
     assert len(later.windows("test")) == 120 - 6 - 3 + 1
     assert torch.equal(later.slots, data.slots)
     table = predict.predict(model, predict.read_context(*kept, source))
@@ -243,7 +243,7 @@ def test_readings_of_sensors(tmp_path, dated):
     assert str(table[table.columns[0]][0]) == ("2024-01-06 00:00:00" if dated else "120")
     frame.rename({"c": "d"}).write_csv(tmp_path / "r.csv")
     with pytest.raises(DataError, match="'d' is none of them"):
-        graphs.whole(*kept, source)
+        graphs.as_test_set(*kept, source)
 
 
 def test_a_gap_is_bridged_by_the_last_report_and_scored_nowhere(tmp_path):
@@ -259,7 +259,7 @@ def test_a_gap_is_bridged_by_the_last_report_and_scored_nowhere(tmp_path):
     torch.testing.assert_close(data.values[117:, 0], data.values[116:117, 0].expand(3))
     windows = (24 - 3 + 1) * 3 * 3
     # the last three rows of one sensor: in 1, 2 and 3 windows
-    assert data.baselines("test")["persistence"]["values"] == windows - 6
+    assert baselines(data, "test")["persistence"]["values"] == windows - 6
 
 
 def test_values_beside_snapshots(tmp_path):
@@ -282,10 +282,10 @@ def test_values_beside_snapshots(tmp_path):
     torch.testing.assert_close(data.scaler.undo(data.values), torch.tensor(values).float())
     assert float(data.graph.weight.max()) == 1
     model = Todyformer(TodyformerConfig(**SMALL, weights=True), data.spec, **data.inputs())
-    found, rules = score(model, data, "test"), data.baselines("test")
+    found, rules = score(model, data, "test"), baselines(data, "test")
     assert found["mae"] == pytest.approx(rules["pooled-regression"]["mae"], rel=1e-4)
     assert found["values"] == (8 - 2 + 1) * 2 * nodes
-    kept = json.loads(json.dumps(data.describe())), data.arrays(), data.spec
+    kept = header_of(json.loads(json.dumps(data.header.to_dict()))), data.arrays(), data.spec
     table = predict.predict(model, predict.read_context(*kept, str(path)))
     assert table.columns == ["step", "id", "value"]
     assert table["step"].to_list() == [40] * nodes + [41] * nodes
@@ -297,14 +297,14 @@ def test_values_beside_snapshots(tmp_path):
 def test_each_kind_of_graph_has_a_picture(tmp_path):
     write_events(tmp_path)
     data, model = links(tmp_path)
-    data.picture(model, tmp_path / "links.png")
+    pictures.draw(tmp_path / "links.png", model=model, data=data)
     data, model = links(tmp_path, task="affinity", period=1200.0)
-    data.picture(model, tmp_path / "shares.png")
+    pictures.draw(tmp_path / "shares.png", model=model, data=data)
     write_sensors(tmp_path)
     source = (str(tmp_path / "r.csv"), str(tmp_path / "e.csv"))
     data = graphs.load(GraphSection(source=source), lookback=6, horizon=3)
     model = SensorTodyformer(SensorTodyformerConfig(width=8, heads=2), data.spec, **data.inputs())
-    data.picture(model, tmp_path / "values.png")
+    pictures.draw(tmp_path / "values.png", model=model, data=data)
     for name in ("links", "shares", "values"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -328,8 +328,6 @@ def test_what_cannot_be_asked_is_refused(tmp_path, monkeypatch, section, error, 
 def test_right_after_the_last_event_is_no_time_at_all(tmp_path):
     write_events(tmp_path)
     data, _ = links(tmp_path)
-    context = predict.read_context(
-        data.describe(), data.arrays(), data.spec, history=data.history()
-    )
+    context = predict.read_context(data.header, data.arrays(), data.spec, history=data.history())
     assert context.at == math.nextafter(60 * 399, math.inf)
     assert len(context.events) == 400

@@ -7,6 +7,7 @@ import json
 import mlflow
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 import xarray as xr
@@ -14,6 +15,7 @@ import xarray as xr
 import forecast
 from forecast import api, artefact, kinds, recipe
 from forecast.errors import DataError, UsageError
+from forecast.grids import predict
 from forecast.grids.forecaster import GridForecaster
 from forecast.runs import run
 
@@ -187,6 +189,36 @@ def test_a_registered_grid_model_is_served_from_a_table_of_cells(tmp_path):
     np.testing.assert_allclose(
         table.t2m.to_xarray().reindex_like(expected.t2m).values, expected.t2m.values, rtol=1e-6
     )
+
+
+def test_cells_across_the_meridian_on_falling_levels_are_served(tmp_path):
+    columns = [355.0, 0.0, 5.0]
+    values = np.random.default_rng(0).normal(280, 5, (80, 2, 4, 3)).astype(np.float32)
+    data = xr.Dataset(
+        {"t": (("time", "plev", "lat", "lon"), values, {"units": "K"})},
+        {
+            "time": pd.date_range("2020", periods=80, freq="6h"),
+            "plev": [850.0, 500.0],
+            "lat": [60.0, 20.0, -20.0, -60.0],
+            "lon": columns,
+        },
+    )
+    trained = train(write(data, tmp_path / "a.nc"), "data.rows=[1, 4]", model="grid-rule")
+    forecaster = artefact.load(trained.artefact)
+    expected = forecast.predict(trained.artefact, tmp_path / "a.nc")
+    cells = data.isel(lat=slice(0, 3)).t.to_dataframe().reset_index()
+    for shift in (0.0, -360.0):
+        # 355 and -5 are one place; the answer names it as the question did
+        asked = cells.assign(lon=np.where(cells.lon > 180, cells.lon + shift, cells.lon))
+        answer = predict.predict_frame(forecaster, pl.from_pandas(asked.sample(frac=1)))
+        table = answer.to_pandas()
+        assert set(table.lon) == set(asked.lon)
+        table["lon"] = table.lon % 360
+        table["time"] = table.time.astype("datetime64[ns]")
+        found = table.set_index(["time", "plev", "lat", "lon"]).t.to_xarray()
+        np.testing.assert_allclose(found.reindex_like(expected.t).values, expected.t.values)
+    with pytest.raises(DataError, match="lat = 33 is none of the 3 places of the model"):
+        predict.predict_frame(forecaster, pl.from_pandas(cells.assign(lat=33.0)))
 
 
 def test_a_model_of_another_kind_is_refused_with_those_that_fit(tmp_path):

@@ -19,11 +19,14 @@ from forecast.errors import DataError, NotFoundError, UsageError
 from forecast.grids import windows as grid_windows
 from forecast.grids.axes import mesh
 from forecast.grids.climatology import fit_table
-from forecast.grids.context import read_context, whole
+from forecast.grids.context import as_test_set, read_context
 from forecast.grids.data import load
 from forecast.grids.files import GridOptions
+from forecast.grids.header import GridHeader
 from forecast.grids.output import write_forecast
+from forecast.grids.pictures import draw_last
 from forecast.grids.reading import read
+from forecast.grids.score import error_sums
 from forecast.grids.section import GridSection
 from forecast.grids.times import Clock, clock_of, lag_rows
 from forecast.grids.windows import Storage, grid_origins
@@ -147,8 +150,16 @@ def test_members_scalar_levels_and_single_places_along_other_axes(tmp_path):
     data = dataset().drop_vars("t2m").assign_coords(level=850, number=[0, 1])
     data["t"] = (("number", "expver", "time", "lat", "lon"), values)
     path = write(data, tmp_path / "a.nc")
-    np.testing.assert_array_equal(frames(path)[0][:, 0], values[0, 0])
+    np.testing.assert_array_equal(frames(path, member=0)[0][:, 0], values[0, 0])
     np.testing.assert_array_equal(frames(path, member=1)[0][:, 0], values[1, 0])
+    # none is chosen that nobody named, and none stands in for one that is not there
+    with pytest.raises(DataError, match="an ensemble of 2 members along 'number'") as caught:
+        frames(path)
+    assert "data.member=0" in caught.value.hint
+    with pytest.raises(DataError, match=r"has 2 members, and data\.member = 2"):
+        frames(path, member=2)
+    one = xr.open_dataset(path).isel(number=[1])
+    np.testing.assert_array_equal(frames(write(one, tmp_path / "b.nc"))[0][:, 0], values[1, 0])
 
 
 def test_variables_of_several_files_and_years_become_channels_of_one_axis(tmp_path):
@@ -430,15 +441,27 @@ def test_a_window_holds_consecutive_frames_their_calendar_and_references(countin
     torch.testing.assert_close(hour, torch.sin(number * 2 * torch.pi / 24), atol=1e-5, rtol=0)
 
 
-def test_a_training_frame_is_taken_out_of_its_own_mean(counting):
-    data = load(GridSection(source=str(counting), scaling="none"), lookback=5, horizon=3)
+def test_a_lag_among_the_frames_to_come_says_how_far_back_it_lies(tmp_path):
+    path = write(dataset(field((240, 4, 6)), "2020-01-01", "D"), tmp_path / "a.nc")
+    data = load(GridSection(source=str(path)), lookback=5, horizon=4)
+    assert data.spec.references[:2] == ("day", "3-day-mean")
+    (told,) = (one for one in data.notices if "References" in one)
+    assert "day 4" in told
+    assert not load(GridSection(source=str(path)), lookback=5, horizon=1).notices
+
+
+def test_within_a_slot_a_training_mean_tells_nothing_of_the_frame_to_come(tmp_path):
+    path = write(dataset(field((240, 4, 6))), tmp_path / "a.nc")
+    data = load(GridSection(source=str(path)), lookback=5, horizon=3)
     windows = data.windows("train")
     batch = windows.batch(torch.arange(len(windows)))
-    number = windows.origins[:, None].double() + torch.arange(-5, 3)
-    mean = batch.references[:, 2, :, 0, 0, 0].double()
-    # of seven days with the mean m, the other six have (7 m - own) / 6
-    expected = (7 * (number % 24 + 72) - number) / 6
-    torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-4)
+    hours = (windows.origins % 24)[:, None] + torch.arange(3)
+    mean, target = batch.references[:, 2, 5:, 0, 0, 0], batch.target[:, :, 0, 0, 0]
+    for hour in range(24):
+        chosen = hours % 24 == hour
+        assert target[chosen].std() > 0.1
+        # with a frame taken out of its own mean this would be the target times -1/6, exactly
+        assert mean[chosen].max() == mean[chosen].min()
 
 
 def test_missing_cells_enter_as_zero_with_a_mask_and_leave_means_alone(tmp_path):
@@ -457,7 +480,7 @@ def test_missing_cells_enter_as_zero_with_a_mask_and_leave_means_alone(tmp_path)
         assert part.isfinite().all()
     scores = {}
     for name, model in grid_baselines(data.spec).items():
-        sums = data.sums()
+        sums = error_sums(data)
         for part in data.windows("test").batches(7):
             sums.add(model(part), part)
         scores[name] = sums.result()
@@ -505,11 +528,37 @@ def test_openstl_windows_by_dates_stay_inside_and_scale_by_their_own_part(tmp_pa
     assert any("validation part is the test part" in notice for notice in data.notices)
 
 
+def test_openstl_by_dates_has_one_scaler_for_frames_means_and_scores(tmp_path):
+    values = field((900, 4, 6))
+    values[600:] += 10
+    path = write(dataset(values, "2015-12-01", "D"), tmp_path / "a.nc")
+    section = GridSection(
+        source=str(path), protocol="openstl", split=("2017-02", "2017-08"),
+        references=("month-of-year",),
+    )  # fmt: skip
+    data = load(section, lookback=12, horizon=12)
+    windows = data.windows("test")
+    batch = windows.batch(torch.arange(len(windows)))
+    # in kelvin the reference is the mean of its month over the 428 training days, whatever scales
+    months = np.arange("2015-12", "2018-06", dtype="M8[D]")[:900].astype("M8[M]").astype(int) % 12
+    mean = np.stack([values[:428][months[:428] == month].mean(0) for month in range(12)])
+    rows = windows.origins[:, None] + torch.arange(-12, 12)
+    shown = windows.frames.scaler.undo(batch.references[:, 0]).numpy()
+    np.testing.assert_allclose(shown[:, :, 0], mean[months[rows]], atol=1e-3)
+    # and so is the error, in kelvin
+    sums = error_sums(data)
+    sums.add(grid_baselines(data.spec)["month-of-year"](batch), batch)
+    later = rows[:, 12:]
+    error = values[later] - mean[months[later]]
+    found = sums.result()["units"]["t2m"]["rmse"]
+    assert found == pytest.approx(np.sqrt(np.square(error.astype(float)).mean()), rel=1e-5)
+
+
 def test_day_of_year_means_are_smoothed_round_the_year():
     times = np.arange("2001-01-01", "2005-01-01", dtype="M8[D]").astype("M8[us]")
     phase = torch.arange(len(times)) * (2 * np.pi / 365.25)
     cells = torch.cos(phase).view(-1, 1, 1, 1)
-    table = fit_table("day-of-year", times, 1, iter([cells]), len(times), torch.device("cpu"))
+    table = fit_table("day-of-year", times, 1, iter([cells]), torch.device("cpu"))
     means = table.means[:, 0, 0, 0]
     # a Gaussian of 10 days damps a wave of a year to exp(-(10 * 2 pi / 365)^2 / 2) = 0.985
     torch.testing.assert_close(
@@ -526,7 +575,8 @@ def trained(tmp_path):
     path = write(dataset(values).isel(lat=slice(None, None, -1)), tmp_path / "a.nc")
     data = load(GridSection(source=str(path)), lookback=6, horizon=4)
     # through JSON, as an artefact keeps it
-    return data, json.loads(json.dumps(data.describe())), data.arrays(), values, tmp_path
+    kept = GridHeader.from_dict(json.loads(json.dumps(data.header.to_dict())))
+    return data, kept, data.arrays(), values, tmp_path
 
 
 def test_the_context_of_a_file_is_the_window_that_training_would_have_cut(trained):
@@ -547,7 +597,7 @@ def test_the_context_of_a_file_is_the_window_that_training_would_have_cut(traine
 def test_a_later_file_is_scored_by_the_scaler_and_means_of_training(trained):
     data, description, arrays, values, folder = trained
     path = write(dataset(values + 1, "2021-05-01"), folder / "later.nc")
-    later = whole(description, arrays, data.spec, path)
+    later = as_test_set(description, arrays, data.spec, path)
     assert len(later.windows("test")) == 400 - 6 - 4 + 1
     assert torch.equal(later.scaler.mean, data.scaler.mean)
     shifted = later.windows("test").batch(torch.tensor([0])).frames
@@ -616,6 +666,103 @@ def test_levels_and_orders_are_written_back_as_they_were_read(tmp_path):
         np.testing.assert_array_equal(written["z"].values, data["z"].values)
 
 
+def atlas(x=(355.0, 0.0, 5.0), levels=(850.0, 500.0)):
+    """Frames across the meridian on falling levels, with what CF says of each."""
+    values = field((40, len(levels), 4, len(x)))
+    return xr.Dataset(
+        {
+            "t": (
+                ("time", "plev", "lat", "lon"), values,
+                {"units": "K", "standard_name": "air_temperature", "long_name": "Temperature",
+                 "cell_methods": "time: mean", "history": "made up"},
+            )
+        },
+        {
+            "time": pd.date_range("2020", periods=40, freq="6h"),
+            "plev": ("plev", list(levels), {"units": "hPa", "positive": "down", "axis": "Z",
+                                            "standard_name": "air_pressure"}),
+            "lat": ("lat", [60.0, 20.0, -20.0, -60.0], {"units": "degrees_north",
+                                                         "long_name": "latitude"}),
+            "lon": ("lon", list(x), {"units": "degrees_east"}),
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_a_forecast_keeps_what_cf_says_of_fields_and_axes(tmp_path, suffix):
+    found, grid = frames(write(atlas(), tmp_path / "a.nc"))
+    times = grid.clock.after(grid.times[-1], 4)
+    target = tmp_path / f"f{suffix}"
+    write_forecast(target, found[:4], times, grid.times[-1], grid.header, model="m")
+    options = {"decode_cf": False} | ({"engine": "zarr"} if suffix == ".zarr" else {})
+    with xr.open_dataset(target, **options) as made:
+        assert made.attrs["Conventions"].startswith("CF-")
+        field_of = made["t"].attrs
+        assert field_of["standard_name"] == "air_temperature"
+        assert field_of["long_name"] == "Temperature"
+        assert field_of["units"] == "K"
+        assert field_of["cell_methods"] == "time: mean"
+        # what a file went through is not what a forecast went through
+        assert "history" not in field_of
+        assert set(field_of["coordinates"].split()) == {"lead_time", "forecast_reference_time"}
+        axes = {"plev": "Z", "lat": "Y", "lon": "X", "time": "T"}
+        for name, axis in axes.items():
+            assert made[name].attrs["axis"] == axis
+            assert made[name].attrs["standard_name"]
+            assert made[name].attrs["units"]
+            # CF 2.5.1: a coordinate variable has no missing values
+            assert "_FillValue" not in made[name].attrs
+        assert made["plev"].attrs["positive"] == "down"
+        assert made["plev"].attrs["units"] == "hPa"
+        assert made["lat"].attrs["long_name"] == "latitude"
+        assert made["plev"].values.tolist() == [850, 500]
+        assert made["lon"].values.tolist() == [355, 0, 5]
+        assert made["lead_time"].attrs["standard_name"] == "forecast_period"
+
+
+def test_a_crop_across_the_meridian_keeps_the_longitudes_of_the_file(tmp_path):
+    path = write(atlas(np.arange(0.0, 360, 5)), tmp_path / "a.nc")
+    section = GridSection(source=str(path), longitude=(-5.0, 5.0), split=(20, 10, 10))
+    data = load(section, lookback=4, horizon=4)
+    context = read_context(data.header, data.arrays(), data.spec, path)
+    target = tmp_path / "f.nc"
+    write_forecast(target, np.zeros((4, 2, 4, 3)), context.times, context.last, context.header)
+    with xr.open_dataset(target) as made:
+        assert made["lon"].values.tolist() == [355, 0, 5]
+    # the forecast is a file like others: the model reads on from it, joined to what it knew
+    with xr.open_dataset(path) as known, xr.open_dataset(target) as ahead:
+        both = xr.concat(
+            [known.sel(lon=[355, 0, 5]), ahead.drop_vars(["lead_time", "forecast_reference_time"])],
+            "time", join="override",
+        )  # fmt: skip
+        write(both, tmp_path / "b.nc")
+    later = read_context(data.header, data.arrays(), data.spec, tmp_path / "b.nc")
+    assert later.last == context.times[-1]
+    # maps run on over the meridian instead of back
+    assert np.all(np.diff(later.header.mesh.x) == 5)
+    moved = write(atlas((350.0, 355.0, 0.0)), tmp_path / "c.nc")
+    with pytest.raises(DataError, match="is not the one the model was trained on"):
+        read_context(data.header, data.arrays(), data.spec, moved)
+
+
+def test_cells_never_observed_are_missing_in_a_forecast_and_others_are_not(tmp_path):
+    values = field((200, 4, 6))
+    values[:, 3, 3] = np.nan
+    # observed in training, though not of late
+    values[190:, 0, 0] = np.nan
+    path = write(dataset(values), tmp_path / "a.nc")
+    data = load(GridSection(source=str(path), references=("time-of-day",)), lookback=4, horizon=4)
+    for kept in (data.arrays(), {k: v for k, v in data.arrays().items() if k != "observed"}):
+        context = read_context(data.header, kept, data.spec, path)
+        found = context.frames(torch.zeros(1, 4, 1, 4, 6))[:, 0]
+        assert np.isnan(found[:, 3, 3]).all()
+        assert np.isfinite(found).sum() == 4 * 23
+        # what the next file observes is forecast
+        write(dataset(field((60, 4, 6)), "2020-02-08"), tmp_path / "b.nc")
+        context = read_context(data.header, kept, data.spec, tmp_path / "b.nc")
+        assert np.isfinite(context.frames(torch.zeros(1, 4, 1, 4, 6))).all()
+
+
 def test_a_failure_leaves_the_older_forecast_in_place(trained, monkeypatch):
     data, description, arrays, _, folder = trained
     context = read_context(description, arrays, data.spec, folder / "a.nc")
@@ -636,7 +783,7 @@ def test_a_failure_leaves_the_older_forecast_in_place(trained, monkeypatch):
 
 def test_a_picture_is_drawn(trained):
     data, _, _, _, folder = trained
-    data.picture(grid_baselines(data.spec)["day"], folder / "maps.png")
+    draw_last(folder / "maps.png", model=grid_baselines(data.spec)["day"], data=data)
     assert (folder / "maps.png").read_bytes().startswith(b"\x89PNG")
 
 

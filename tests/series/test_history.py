@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from forecast.errors import DataError
+from forecast.series.data import filled
 from forecast.series.history import put_before
 from forecast.tables import reading
 from forecast.tables.reading import TableOptions
@@ -40,7 +41,7 @@ def test_rows_of_the_table_count_and_those_between_are_missing():
     assert "2 rows are missing between the history and the table." in whole.notices
     assert "1 of 3 series have no rows in the history." in whole.notices
     held = put_before(read([("b", day(5), 7)], fill="hold"), history)
-    assert series(held, "b")[1].tolist() == [5, 5, 5, 7]
+    assert filled(held, carried=True)[0].ravel().tolist() == [5, 5, 5, 7]
 
 
 def test_history_behind_the_first_new_row_is_left_out():

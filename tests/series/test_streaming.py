@@ -19,7 +19,7 @@ from forecast.models.itransformer import ITransformer, ITransformerConfig
 from forecast.models.lmuformer.model import LMUFormer, LMUFormerConfig
 from forecast.models.titans.model import Titans, TitansConfig
 from forecast.recipe import DataSection, Recipe, TrackingSection, TrainSection, WindowSection
-from forecast.series import predict
+from forecast.series import context, predict, score
 from forecast.series.forecaster import Forecaster
 from forecast.series.scaling import Scaler
 from forecast.series.stream import Streamer, pump
@@ -237,18 +237,25 @@ def test_every_few_rows_and_a_shorter_horizon():
         Streamer(made, horizon=5)
 
 
-def test_a_new_series_is_scaled_by_all_of_them():
-    made = forecaster()
-    rows = [f"new,{stamp(hour)},{value('p', hour)}\n" for hour in range(5)]
-    found, streamer = run(made, rows)
+@pytest.mark.parametrize("model", ["lmuformer", "itransformer"])
+def test_a_new_series_has_one_scale_in_stream_prediction_and_evaluation(tmp_path, model):
+    made = forecaster(model=model)
+    hours = range(60)
+    # far from the training data: their mean is 1 and their deviation 2
+    rows = [f"new,{stamp(hour)},{5000 + 300 * value('p', hour)}\n" for hour in hours]
+    lines, streamer = run(made, rows)
     assert streamer.counts.new_series == 1
-    # means 0, 1, 2 and deviations 2: together the mean 1 and the variance 4 + 2/3
-    pooled = Scaler(mean=np.array([[1.0]]), deviation=np.array([[(14 / 3) ** 0.5]]), ids=("new",))
-    expected, _ = run(dataclasses.replace(made, scaler=pooled), rows)
-    numbers = [
-        np.array([line.split(",")[3] for line in lines], float) for lines in (found, expected)
-    ]
-    np.testing.assert_allclose(*numbers, atol=1e-5)
+    issued = np.array([line.split(",")[3] for line in lines], float).reshape(60, 4)
+    path, truth = tmp_path / "new.csv", 5000 + 300 * np.array([value("p", h) for h in hours])
+    for length in (30, 45):
+        path.write_text("unique_id,ds,y\n" + "".join(rows[:length]))
+        predicted = predict.predict(made, path)["y"].to_numpy()
+        np.testing.assert_allclose(predicted, issued[length - 1], atol=0.01)
+    path.write_text("unique_id,ds,y\n" + "".join(rows))
+    found = score.evaluate(made, str(path))["metrics"]["test"]
+    # the origins 24 to 56: what the stream said after the row before each
+    errors = [issued[origin - 1] - truth[origin : origin + 4] for origin in range(24, 57)]
+    assert found["units"]["y"]["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
 
 
 def test_a_windowed_model_streams_what_predict_says(tmp_path):
@@ -407,6 +414,62 @@ def test_frames_round_trip_through_polars():
     frame = pl.read_csv(io.StringIO("issued,unique_id,ds,y,cold\n" + "\n".join(lines)))
     assert frame.schema["y"] == pl.Float64
     assert frame.schema["cold"] == pl.Boolean
+
+
+def test_carriage_returns_long_fields_and_half_surrogates_are_rows_like_others():
+    made, rows = forecaster(), long_rows(range(6))
+    expected, _ = run(made, rows)
+    noted = "x" * 200_000
+    for end in ("\r", "\r\n"):
+        lines = [row.rstrip("\n") + f",{noted}{end}" for row in rows]
+        found, _ = run(made, lines, header=f"unique_id,ds,y,note{end}", sizes=[3, 17, 1, 1] * 9)
+        assert found == expected
+    objects = [
+        json.dumps({"unique_id": "\ud800", "ds": stamp(hour), "y": 1.0}) + "\n" for hour in range(2)
+    ]
+    found, streamer = run(made, objects, header="")
+    assert streamer.counts.rows == 2
+
+
+def test_an_old_gap_far_before_the_lookback_is_told_and_not_in_the_way(tmp_path):
+    made, path = forecaster(model="itransformer"), tmp_path / "history.csv"
+    recent = long_rows(range(40), "p")
+    old = ["p,1990-01-01 00:00:00,3\n", "p,1990-01-01 01:00:00,4\n"]
+    path.write_text("unique_id,ds,y\n" + "".join(recent))
+    expected = predict.predict(made, path)
+    path.write_text("unique_id,ds,y\n" + "".join(old + recent))
+    table = context.read_context(made, path)
+    assert predict.predict_table(made, table).frame.equals(expected)
+    assert "1 of 1 series have a gap of more than 10,000 rows" in " ".join(table.notices)
+    # a mistyped year at the end leaves too little behind it, and stays an error
+    path.write_text("unique_id,ds,y\n" + "".join([*recent, "p,2204-01-01 01:00:00,4\n"]))
+    with pytest.raises(DataError, match="would be missing between"):
+        context.read_context(made, path)
+
+
+def test_series_that_end_early_are_told(tmp_path):
+    made, path = forecaster(model="itransformer"), tmp_path / "history.csv"
+    rows = long_rows(range(60), "pr") + long_rows(range(30), "q")
+    path.write_text("unique_id,ds,y\n" + "".join(rows))
+    notices = predict.predict_table(made, context.read_context(made, path)).notices
+    assert (
+        "1 of 3 series end early, and are forecast from where they end: "
+        "'q' at 2024-03-02 05:00:00, others at 2024-03-03 11:00:00." in notices
+    )
+
+
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_a_table_without_a_single_value_is_the_users(tmp_path, layout):
+    made, path = (
+        (wide if layout == "wide" else forecaster)(model="itransformer"),
+        tmp_path / "h.csv",
+    )
+    header = "date,a,b\n" if layout == "wide" else "unique_id,ds,y\n"
+    rows = [f"{stamp(h)},," if layout == "wide" else f"p,{stamp(h)}," for h in range(30)]
+    path.write_text(header + "\n".join(rows))
+    for action in (predict.predict, lambda made, path: score.evaluate(made, str(path))):
+        with pytest.raises(DataError, match="Not one of the 30 rows has a value"):
+            action(made, path)
 
 
 BAD = (

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from forecast.errors import DataError, ForecastError, NotFoundError, UsageError
+from forecast.series.data import filled
 from forecast.tables.reading import (
     Layout,
     TableOptions,
@@ -288,7 +289,12 @@ def test_fill_stays_within_the_series(how, expected):
     days = [f"2020-01-0{day}" for day in (1, 2, 3, 5, 6)]
     cells = [(i, day, y) for i in "ab" for day, y in zip(days, ["", 1, "NA", 4, "-"], strict=True)]
     found = table(long(*cells), fill=how)
-    assert np.array_equal(found.values[:, 0], expected * 2, equal_nan=True)
+    read, rests_on = filled(found, carried=False)
+    assert np.array_equal(read[:, 0], expected * 2, equal_nan=True)
+    # What is scored stays as it is in the file.
+    assert np.array_equal(found.values[:, 0], [NAN, 1, NAN, NAN, 4, NAN] * 2, equal_nan=True)
+    if how == "linear":
+        assert rests_on[1:5, 0].tolist() == [1, 4, 4, 4]
     assert found.offsets.tolist() == [0, 6, 12]
     assert f"--fill {how}" in said(found)
     with pytest.raises(DataError, match="--fill refuse"):
@@ -471,9 +477,9 @@ REFUSED = {
         r"row 3, column 'a': 'x' is not a number; of the 3 filled cells of this column 1 are not",
     ),
     "thousands": (
-        'date,a\n2020-01-01,"1,234.5"\n2020-01-02,"2,234.5"\n',
+        'date,a\n2020-01-01,"1,234"\n2020-01-02,"2,234"\n',
         {},
-        r"row 2, column 'a': The cell '1,234.5' separates its thousands",
+        r"row 2, column 'a': The cell '1,234' separates its thousands",
     ),
     "thousands or a decimal comma": (
         "date;a\n2020-01-01;1,500\n2020-01-02;2,500\n",
@@ -512,9 +518,9 @@ REFUSED = {
         r"row 2.*could be swapped\.\n.*--date-format '%d/%m/%Y'",
     ),
     "month and day": (
-        rows("1/2/20 1:00 PM", "1/13/20 1:00 PM"),
+        rows("13/2/20 1:00 PM", "1/13/20 1:00 PM"),
         {},
-        r"could be swapped\.\n.*'%m/%d/%y %I:%M %p'",
+        r"could be swapped\.\n.*'%d/%m/%y %I:%M %p'",
     ),
     "numbers for times": (rows("1583020800", "1583024400"), {}, r"--date-format epoch"),
     "a wrong format": (rows("2020-01-01"), {"date_format": "%d/%m/%Y"}, r"row 2.*does not have"),

@@ -226,6 +226,7 @@ def _parse(times: pl.Series, lines: np.ndarray, file: str, reading: Reading) -> 
         times.name,
         date_format=reading.options.date_format,
         timezone=reading.options.timezone,
+        prove=False,
     )
 
 

@@ -241,6 +241,7 @@ class _Keeper:
             examples.name,
             date_format=reading.options.date_format,
             timezone=zone,
+            prove=False,
         )
         rows = self._sift(Rows.join(self.parts))
         self.parts = []

@@ -6,12 +6,8 @@ a piece to the reader of whole files, which knows what to do and what to say.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
-import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
@@ -187,21 +183,6 @@ class _Recoded(io.RawIOBase):
         return count
 
 
-def _zstandard(stream: Any) -> Any:
-    # pyarrow comes with mlflow, and only this format needs it.
-    import pyarrow as pa  # noqa: PLC0415
-
-    return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"))
-
-
-_UNPACK: dict[str, Callable[[Any], Any]] = {
-    "gzip": lambda stream: gzip.GzipFile(fileobj=stream),
-    "bzip2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
-    "zstd": _zstandard,
-}
-
-
 @contextmanager
 def decoded(raw: io.FileIO, digest: Any, encoding: str | None, file: str) -> Generator[BinaryIO]:
     """Open a text as UTF-8, whatever it is packed and written in.
@@ -217,7 +198,7 @@ def decoded(raw: io.FileIO, digest: Any, encoding: str | None, file: str) -> Gen
         UsageError: if there is no such encoding.
     """
     stream = io.BufferedReader(_Hashing(raw, digest), _CHUNK)
-    packing = _packing(stream.peek(10))
+    packing = decode.packing(stream.peek(16))
     if packing == "zip":
         raise DataError(
             "A zip is unpacked as a whole, and this table is read in pieces.",
@@ -225,7 +206,7 @@ def decoded(raw: io.FileIO, digest: Any, encoding: str | None, file: str) -> Gen
             hint="Unpack it, or pack it with gzip or zstd.",
         )
     try:
-        unpacked: Any = _UNPACK[packing](stream) if packing else stream
+        unpacked: Any = decode.UNPACKED[packing](stream) if packing else stream
         start = unpacked.peek(SAMPLE_BYTES)[:SAMPLE_BYTES]
         mark = next((mark for mark in BYTE_ORDER_MARKS if start.startswith(mark)), b"")
         unpacked.read(len(mark))
@@ -245,19 +226,12 @@ def decoded(raw: io.FileIO, digest: Any, encoding: str | None, file: str) -> Gen
             file=file,
             hint="Name the encoding it was written in, or leave it out.",
         ) from error
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        what = f"The {packing} data are damaged or cut short" if packing else "It cannot be read"
+    except decode.UNPACKING_ERRORS as error:
+        if packing:
+            raise decode.damaged(packing, error, file) from error
         raise DataError(
-            f"{what} ({error}).", file=file, hint="Copy or download the file again."
+            f"It cannot be read ({error}).", file=file, hint="Copy or download the file again."
         ) from error
-
-
-def _packing(start: bytes) -> str | None:
-    for magic, (name, _) in decode.COMPRESSIONS.items():
-        # A text could begin with the letters BZh; a bzip2 stream goes on with the digits of pi.
-        if start.startswith(magic) and (name != "bzip2" or start[4:10] == b"1AY&SY"):
-            return name
-    return None
 
 
 def _moved(error: DataError, lines: int) -> DataError:

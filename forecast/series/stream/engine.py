@@ -6,8 +6,8 @@ Letters: S series, B batch, H horizon, C variates, n rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -25,16 +25,16 @@ from forecast.models.protocols import Stateful
 from forecast.series.calendar import calendar_features
 from forecast.series.forecaster import Forecaster
 from forecast.series.rolling_origin import carries_state
-from forecast.series.scaling import rounded
+from forecast.series.scaling import Scaler, moments, rounded
 from forecast.series.stream.rows import Issued, Rows
-from forecast.series.stream.store import SPARE, Store
+from forecast.series.stream.store import SPARE, Book, Store
 from forecast.series.stream.window import RollingWindow, weight_of
 from forecast.tables import formats
 from forecast.tables.frequency import Frequency
 from forecast.tables.zones import to_utc
 
 Gap = Literal["hold", "nan", "refuse"]
-FORMAT = 1
+FORMAT = 2
 # Series stepped at once: what is in use besides their state stays small.
 _MOST = 4_096
 # A longer gap is a mistyped time.
@@ -73,7 +73,7 @@ class Counts:
 class Streamer:
     """Carry the state of many series, take their rows in and forecast.
 
-    A series that was not in the training data is scaled by the mean and deviation of all of them.
+    A series that was not in the training data is scaled by its own rows so far, see `scaling`.
 
     Args:
         forecaster: the trained model; of one that does not stream the window is carried.
@@ -121,7 +121,7 @@ class Streamer:
         streaming = RollingWindow(model, spec) if self._windowed else model
         self.model = cast(Stateful, streaming)
         self._store = Store(self.model, spec.variates)
-        self._scale = _Scale.of(forecaster)
+        self._scale = _Scale(forecaster.scaler, self._store.book, windowed=self._windowed)
         self._step = Frequency.parse(spec.frequency)
         self._zone = forecaster.layout.timezone if self._step.on_local_clock else None
 
@@ -170,7 +170,8 @@ class Streamer:
     def _identity(self) -> dict[str, str]:
         model, spec = self.forecaster.model, self.forecaster.spec
         digest = hashlib.sha256(building.weights_digest(model).encode())
-        digest.update(self._scale.mean.tobytes() + self._scale.deviation.tobytes())
+        scaler = self.forecaster.scaler
+        digest.update(scaler.mean.tobytes() + scaler.deviation.tobytes())
         digest.update(repr((spec, self.forecaster.columns)).encode())
         return {
             "format": str(FORMAT),
@@ -208,12 +209,13 @@ class Streamer:
         for missing in range(1, int(ahead.max(initial=1))):
             absent = ahead > missing
             self._fill(series[absent], ordinals[absent] - ahead[absent] + missing)
-        scaled = self._scale.apply(series, rows.values[wave])
+        values = rows.values[wave]
         counts.rows += len(wave)
-        counts.missing_cells += int(np.isnan(scaled).sum())
+        counts.missing_cells += int(np.isnan(values).sum())
+        self._scale.observe(series, values)
         if self.forecaster.layout.fill in ("hold", "linear"):
-            scaled = np.where(np.isnan(scaled), book.latest[series], scaled)
-        values = self._advance(series, ordinals, scaled)
+            values = np.where(np.isnan(values), book.latest[series], values)
+        values = self._advance(series, ordinals, values)
         due = book.rows[series] % self.every == 0
         series = series[due]
         dead = np.isnan(book.latest[series])[:, None]
@@ -231,11 +233,12 @@ class Streamer:
         self.counts.missing_rows += len(series)
 
     def _advance(
-        self, series: np.ndarray, ordinals: np.ndarray, scaled: np.ndarray
+        self, series: np.ndarray, ordinals: np.ndarray, row: np.ndarray
     ) -> Float[np.ndarray, "B H C"]:
-        """Step some series by one row in scaled space, NaN where a cell is missing."""
-        book, seen = self._store.book, np.isfinite(scaled)
-        book.latest[series] = np.where(seen, scaled, book.latest[series])
+        """Step some series by one row, NaN where a cell is missing; forecast in scaled space."""
+        book, seen = self._store.book, np.isfinite(row)
+        book.latest[series] = np.where(seen, row, book.latest[series])
+        scaled = self._scale.apply(series, row)
         book.ordinal[series] = ordinals
         book.rows[series] += 1
         values = np.empty((len(series), self.horizon, scaled.shape[1]))
@@ -256,6 +259,8 @@ class Streamer:
         index = torch.from_numpy(rows).to(self._device)
         mask = None if seen.all() else self._tensor(np.pad(seen, padding))
         state, times = self._store.gather(index), self._calendar(rows)
+        if self._windowed and (unit := self._scale.unit(rows)) is not None:
+            times["unit"] = self._tensor(unit)
         answer, state = self.model.step(
             self._tensor(np.pad(x, padding).astype(np.float32)), state, mask=mask, **times
         )
@@ -357,50 +362,86 @@ class _Wave(NamedTuple):
         return cls(np.empty(0, np.int64), np.empty((0, horizon, variates)), np.empty(0, np.bool_))
 
 
-@dataclass(kw_only=True, slots=True)
 class _Scale:
-    """Scale the rows of series by the statistics of their training rows.
+    """Scale the rows of series by their training rows, or of new series by their rows so far.
 
-    Attributes:
-        mean: (S + 1, C) of the series of the training data, and last of all of them together.
-        deviation: (S + 1, C) in the same order.
-        known: the row of each series of the training data.
-        rows: the row of each series of the stream, in the order of the store.
+    Args:
+        scaler: of the training data.
+        book: what is known of each series of the stream.
+        windowed: whether the model reads windows, each of which it scales itself. Of a new series
+            they are kept as distances from its first value.
     """
 
-    mean: np.ndarray
-    deviation: np.ndarray
-    known: Mapping[str, int]
-    rows: list[int] = field(default_factory=lambda: [0] * SPARE)
-
-    @classmethod
-    def of(cls, forecaster: Forecaster) -> _Scale:
-        scaler = forecaster.scaler
-        middle = scaler.mean.mean(0)
-        spread = np.sqrt((np.square(scaler.deviation) + np.square(scaler.mean - middle)).mean(0))
-        return cls(
-            mean=np.vstack([scaler.mean, middle]),
-            deviation=np.vstack([scaler.deviation, spread]),
-            known={name: row for row, name in enumerate(scaler.ids)},
-        )
+    def __init__(self, scaler: Scaler, book: Book, *, windowed: bool) -> None:
+        self._known = {name: row for row, name in enumerate(scaler.ids)}
+        # The last row stands for new series.
+        self._mean = np.vstack([scaler.mean, np.zeros_like(scaler.mean[:1])])
+        self._deviation = np.vstack([scaler.deviation, np.ones_like(scaler.mean[:1])])
+        self._book, self._windowed = book, windowed
+        self._rows = [0] * SPARE
 
     def add(self, names: list[str]) -> int:
         """Note the series that come next, and return how many of them are new."""
-        pooled = len(self.mean) - 1
-        found = [self.known.get(name, pooled) for name in names]
-        self.rows += found
-        return found.count(pooled)
+        new = len(self._mean) - 1
+        found = [self._known.get(name, new) for name in names]
+        self._rows += found
+        return found.count(new)
+
+    def observe(self, series: np.ndarray, values: np.ndarray) -> None:
+        """Take the observed cells (B, C) of rows into the sums of new series."""
+        _, new = self._of(series)
+        series, values = series[new], values[new]
+        if not len(series):
+            return
+        book, seen = self._book, np.isfinite(values)
+        book.first[series] = np.where(np.isnan(book.first[series]), values, book.first[series])
+        away = np.where(seen, values - book.first[series], 0.0)
+        book.count[series] += seen
+        book.total[series] += away
+        book.square[series] += np.square(away)
 
     def apply(self, series: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Scale the rows (B, C) of some series."""
-        rows = np.array([self.rows[place] for place in series], np.int64)
-        return (values - self.mean[rows]) / self.deviation[rows]
+        mean, deviation = self._statistics(series)
+        return (values - mean) / deviation
 
     def undo(self, series: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Bring forecasts (B, H, C) back to the units of the data."""
-        rows = np.array([self.rows[place] for place in series], np.int64)
-        mean, deviation = self.mean[rows], self.deviation[rows]
-        return rounded(values * deviation[:, None] + mean[:, None], deviation)
+        mean, deviation = self._statistics(series)
+        whole = values * deviation[:, None] + mean[:, None]
+        return rounded(
+            whole, np.where(np.isnan(self._units(series)), deviation, self._own(series)[1])
+        )
+
+    def unit(self, series: np.ndarray) -> np.ndarray | None:
+        """Return 1 for the variates of new series and NaN for others; None without new ones."""
+        units = self._units(series)
+        return None if np.isnan(units).all() else units
+
+    def _units(self, series: np.ndarray) -> np.ndarray:
+        _, new = self._of(series)
+        return np.where(new[:, None], 1.0, np.full((1, self._mean.shape[1]), np.nan))
+
+    def _of(self, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.array([self._rows[place] for place in series], np.int64)
+        return rows, rows == len(self._mean) - 1
+
+    def _own(self, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        book = self._book
+        return moments(
+            book.first[series], book.count[series], book.total[series], book.square[series]
+        )
+
+    def _statistics(self, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, new = self._of(series)
+        mean, deviation = self._mean[rows], self._deviation[rows]
+        if new.any():
+            fresh = series[new]
+            if self._windowed:
+                mean[new] = self._book.first[fresh]
+            else:
+                mean[new], deviation[new] = self._own(fresh)
+        return mean, deviation
 
 
 def _waves(places: Int[np.ndarray, " n"]) -> Iterator[np.ndarray]:

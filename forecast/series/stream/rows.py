@@ -22,6 +22,7 @@ import polars as pl
 from jaxtyping import Float
 
 from forecast.errors import DataError, nearest
+from forecast.series.bulk.output import safe
 from forecast.tables import formats
 from forecast.tables import times as timestamps
 from forecast.tables.columns import listed, number_series
@@ -31,6 +32,8 @@ from forecast.tables.layout import Layout
 from forecast.tables.numbers import read_numbers, refuse_cells
 
 _FILE = "standard input"
+# A field may be as long as its line; the limit of the csv module is for a whole process.
+csv.field_size_limit(1 << 30)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +161,7 @@ class RowReader:
             self.layout.time,
             date_format=self.layout.date_format,
             timezone=self.layout.timezone,
+            prove=False,
         )
         step = Frequency.parse(self.frequency)
         ordinals, phases = step.split(stamps.clock if step.on_local_clock else stamps.times)
@@ -232,7 +236,11 @@ class RowReader:
 
 
 def _text(cell: Any) -> str | None:
-    return cell if cell is None or isinstance(cell, str) else json.dumps(cell)
+    if cell is None:
+        return None
+    # Half of a surrogate pair, which JSON can escape alone, is no character.
+    text = cell if isinstance(cell, str) else json.dumps(cell)
+    return text.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,10 +272,12 @@ class RowWriter:
     Attributes:
         layout: the form of the table.
         columns: the C variates.
+        safe_ids: put an apostrophe before ids in CSV that a spreadsheet takes for formulas.
     """
 
     layout: Layout
     columns: tuple[str, ...]
+    safe_ids: bool = False
     _headed: bool = False
 
     def text(self, issued: Issued, *, json: bool) -> bytes:
@@ -291,6 +301,8 @@ class RowWriter:
         columns["cold"] = issued.cold.repeat(horizon * several)
         numbers = pl.selectors.float()
         frame = pl.DataFrame(columns).with_columns(numbers.fill_nan(None))
+        if self.safe_ids and layout.id:
+            frame = safe(frame.with_columns(pl.col(layout.id).cast(pl.String)), layout.id)
         if layout.decimal != ".":
             comma = numbers.cast(pl.String).str.replace(".", layout.decimal, literal=True)
             frame = frame.with_columns(comma)

@@ -35,7 +35,11 @@ class Book:
         rows: taken in, missing ones included.
         ordinal: the step at which the last of them stands.
         phase: what is left of its time beyond that step.
-        latest: the last observed values in scaled space, NaN before the first.
+        latest: the last observed values, NaN before the first.
+        first: the first observed values, NaN before they came.
+        count: observed values so far.
+        total: sum of their distances from the first.
+        square: sum of the squares of those.
         resumed: the ordinal up to which a resumed state has seen the rows.
     """
 
@@ -43,11 +47,15 @@ class Book:
     ordinal: np.ndarray
     phase: np.ndarray
     latest: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+    total: np.ndarray
+    square: np.ndarray
     resumed: np.ndarray
 
 
 # What of the book goes into a file.
-_KEPT = ("rows", "ordinal", "phase", "latest")
+_KEPT = ("rows", "ordinal", "phase", "latest", "first", "count", "total", "square")
 
 
 class Store:
@@ -66,7 +74,11 @@ class Store:
             rows=np.zeros(SPARE, np.int64),
             ordinal=np.zeros(SPARE, np.int64),
             phase=np.zeros(SPARE, np.int64),
-            latest=np.full((SPARE, variates), np.nan, np.float32),
+            latest=np.full((SPARE, variates), np.nan),
+            first=np.full((SPARE, variates), np.nan),
+            count=np.zeros((SPARE, variates), np.int64),
+            total=np.zeros((SPARE, variates)),
+            square=np.zeros((SPARE, variates)),
             resumed=np.full(SPARE, _NEVER),
         )
 
@@ -114,6 +126,9 @@ class Store:
                 self.state[name][start:stop] = part
         self.book.rows[first:end] = 0
         self.book.latest[first:end] = np.nan
+        self.book.first[first:end] = np.nan
+        for part in (self.book.count, self.book.total, self.book.square):
+            part[first:end] = 0
         self.book.resumed[first:end] = _NEVER
 
     def _make_room(self, used: int, size: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from forecast.batch import Forecast, SeriesBatch, Spec
 from forecast.models.protocols import State
+from forecast.series.scaling import by_own_rows
 
 
 def weight_of(model: nn.Module) -> Tensor:
@@ -47,8 +48,12 @@ class RollingWindow(nn.Module):
         mask: Bool[Tensor, "B C"] | None = None,
         time: Float[Tensor, "B R F"] | None = None,
         future_time: Float[Tensor, "B H F"] | None = None,
+        unit: Float[Tensor, "B C"] | None = None,
     ) -> tuple[Forecast, State]:
-        """Move the windows on by a row, and forecast from them."""
+        """Move the windows on by a row, and forecast from them.
+
+        Those of series that are new, which have a number in `unit`, are scaled by their own rows.
+        """
         mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
         past, seen = (
             torch.cat([state[name][:, 1:], row.unsqueeze(1)], 1)
@@ -60,4 +65,8 @@ class RollingWindow(nn.Module):
             past_time=time,
             future_time=future_time,
         )
-        return self.model(batch), {"past": past, "seen": seen}
+        own, scale = by_own_rows(batch, unit)
+        forecast = self.model(own)
+        if scale is not None:
+            forecast = scale.undo_forecast(forecast)
+        return forecast, {"past": past, "seen": seen}
