@@ -98,8 +98,8 @@ class Finished:
 
     Attributes:
         forecaster: the model with all that forecasting needs, its metrics among it.
-        metrics: `protocol`, `test` and `baselines`, each with the measure that `comparison.judged`
-            finds, and `validation`.
+        metrics: `protocol`, `test` and `baselines`, each with the measure that
+            `comparison.primary_measure` names, and `validation`.
         figures: the numbers among them, flat and by the names that the tracking server charts.
         pictures: files in the run's folder; the first is the one to show.
     """

@@ -42,7 +42,6 @@ from forecast.training.loop import Fitted
 
 # Sensors named to the registry.
 _MOST_COLUMNS = 50
-_MEASURES = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "mae", "rmse", "mape")
 NOUN = "graphs"
 OPTIONS = frozenset[str]({"at", "top", "sources"})
 
@@ -322,7 +321,7 @@ class GraphTask:
         return Finished(
             forecaster=forecaster,
             metrics=metrics,
-            figures=flat(metrics, _MEASURES),
+            figures=flat(metrics, "graph"),
             pictures=(picture,),
         )
 

@@ -32,7 +32,6 @@ from forecast.tables import reading
 from forecast.tables.formats import shown
 from forecast.training.loop import Fitted
 
-_MEASURES = ("mse", "mae", "rmse", "smape", "mase", "rmsse")
 NOUN = "tables"
 OPTIONS = frozenset[str](
     {
@@ -288,9 +287,7 @@ class SeriesTask:
         return Finished(
             forecaster=forecaster,
             metrics=metrics,
-            figures=flat(metrics, _MEASURES)
-            | _interval_figures(metrics)
-            | _memory_figures(metrics),
+            figures=flat(metrics, "series") | _interval_figures(metrics) | _memory_figures(metrics),
             pictures=tuple(drawn),
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from forecast.errors import NotFoundError, nearest
+from forecast.scoring.comparison import more_is_better
 from forecast.tracking import store
 
 # The tag of a run that is a part of another figure, such as a window of a backtest.
@@ -67,12 +68,12 @@ class Group:
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def best_baseline(self, metric: str, *, more: bool = False) -> tuple[str, float] | None:
+    def best_baseline(self, metric: str, *, more: bool | None = None) -> tuple[str, float] | None:
         """Name the baseline with the best figure, such as `test_mse`, of the newest run.
 
         Args:
             metric: the figure.
-            more: it is the better the larger it is.
+            more: it is the better the larger it is; None for what `MEASURES` says.
         """
         found = [
             (value, name.removesuffix(f"_{metric}"))
@@ -81,6 +82,7 @@ class Group:
         ]
         if not found:
             return None
+        more = more_is_better(metric) if more is None else more
         value, name = (max if more else min)(found)
         return name, value
 
