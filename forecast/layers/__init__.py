@@ -142,15 +142,15 @@ class RowLinear(torch.nn.Linear):
     nothing; `batch.tiled_rows` does the same for the rows.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map (..., K) to (..., N)."""
         outputs, inputs = self.weight.shape
         wide, long = tiled_rows(outputs) - outputs, tiled_rows(inputs) - inputs
         if torch.is_grad_enabled() or not (wide or long):
-            return super().forward(x)
+            return super().forward(input)
         pad = functional.pad
         bias = None if self.bias is None else pad(self.bias, (0, wide))  # pyright: ignore[reportUnnecessaryComparison]
-        return functional.linear(pad(x, (0, long)), pad(self.weight, (0, long, 0, wide)), bias)[
+        return functional.linear(pad(input, (0, long)), pad(self.weight, (0, long, 0, wide)), bias)[
             ..., :outputs
         ]
 
