@@ -17,7 +17,7 @@ PACKAGE = ROOT / "forecast"
 # another room of its level. A name with a dot takes one file out of its room.
 LEVELS = [
     {"", "errors", "atomic", "limits", "locks", "paths"},
-    {"batch", "device"},
+    {"batch", "device", "plugins"},
     {"scoring"},
     {"kernels"},
     {"layers"},
