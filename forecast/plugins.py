@@ -129,8 +129,9 @@ class Registry(MutableMapping[str, Row], Generic[Row]):
             elif not _NAME.fullmatch(point.name):
                 refused = "no name of lower-case letters, digits and single hyphens: it is left out"
             if refused:
+                package, _ = _package(point)
                 warnings.warn(
-                    f"The package {_package(point)[0]} adds a {self._called} called {point.name!r}, "
+                    f"The package {package} adds a {self._called} called {point.name!r}, "
                     f"{refused}.",
                     stacklevel=3,
                 )

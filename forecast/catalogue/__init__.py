@@ -1,4 +1,4 @@
-"""Known data sets, those of installed packages too: `DATASETS` is the table, `dataset` looks one up.
+"""Known data sets, those of packages too: `DATASETS` is the table, `dataset` looks a name up.
 
 A package adds a data set by an entry point of the group `forecast.datasets` that names a `Dataset`,
 `GridDataset` or `GraphDataset`: docs/extending.md.
@@ -107,7 +107,7 @@ _OWN: dict[str, Known] = {
 
 
 def _fault(name: str, row: object) -> str:
-    """What is wrong with a row that a package adds; empty for nothing."""
+    """Check a row that a package adds: what is wrong with it, empty for nothing."""
     if not isinstance(row, Dataset | GridDataset | GraphDataset):
         return "is no Dataset, GridDataset or GraphDataset of forecast.catalogue"
     return "" if row.name == name else f"calls itself {row.name!r}"

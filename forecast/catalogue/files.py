@@ -42,8 +42,8 @@ class KnownFile:
         size: its length [bytes].
         urls: its official addresses, the preferred one first; empty when there is none.
         dataset: the data set it belongs to, named in what to do when it is missing.
-        packaged: whether it ships inside this package instead of under the data root; or the name
-            of the importable package that it ships in, beside the modules of which `path` leads to it.
+        packaged: whether it ships inside this package instead of under the data root; or the
+            package that it ships in, by its name in imports, inside of which `path` leads to it.
     """
 
     path: str

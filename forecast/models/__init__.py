@@ -68,7 +68,7 @@ class ModelInfo:
         if self.closed_form:
             lacks = [name for name in lacks if name != "loss"]
         fault = f"{self.model} has no {' and no '.join(lacks)}" if lacks else ""
-        if not (isinstance(config, type) and is_dataclass(config)):
+        if not fault and not (isinstance(config, type) and is_dataclass(config)):
             fault = f"{self.config} is no dataclass"
         if self.streams and not fault:
             from forecast.models.stateful.model import StatefulModel  # noqa: PLC0415 - brings torch
@@ -207,7 +207,7 @@ _OWN: dict[str, ModelInfo] = {
 
 
 def _fault(name: str, row: object) -> str:
-    """What is wrong with a row that a package adds; empty for nothing."""
+    """Check a row that a package adds: what is wrong with it, empty for nothing."""
     if not isinstance(row, ModelInfo):
         return "is no forecast.models.ModelInfo"
     return "" if row.kind in DEFAULTS else f"has kind={row.kind!r}, not {', '.join(DEFAULTS)}"
