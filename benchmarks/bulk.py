@@ -73,6 +73,7 @@ def peak() -> float:
 
 def measure(model: str, source: str, out: str) -> None:
     """Forecast one table and print what it took; the process does nothing else."""
+    from forecast import api
     from forecast.device import Stopwatch, set_threads
     from forecast.series import bulk
 

@@ -80,6 +80,7 @@ def run(engine: str, folder: Path) -> dict[str, float]:
 
         done = engines.predict_files(str(folder / "model"), [source], out, engine=engine)
         return {"start": done.start_seconds, "seconds": done.seconds}
+    from forecast import api
     from forecast.series import bulk
 
     forecaster = api.load_series(folder / "model")

@@ -126,7 +126,7 @@ def streams(model, windows, rows: int, reset: bool = False) -> float:
 
 def ridge(source: str, rows: int, horizon: int) -> float:
     """Solve for a ridge regression on windows of so many rows, and give its MSE."""
-    from forecast.models import MODELS
+    from forecast.models import MODELS, building
 
     task = opened(source, "ridge", rows, horizon)
     model = building.build("ridge", MODELS["ridge"].load()[1](), task.spec)
@@ -138,6 +138,7 @@ def dlinear(source: str, rows: int, horizon: int) -> float:
     """Train a DLinear on windows of so many rows, and give its MSE."""
     import torch
 
+    from forecast.models import building
     from forecast.training.loop import fit
 
     task = opened(source, "dlinear", rows, horizon)

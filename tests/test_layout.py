@@ -16,7 +16,10 @@ PACKAGE = ROOT / "forecast"
 # Bottom first. A file may import from the rooms below its own and from its own room, never from
 # another room of its level. A name with a dot takes one file out of its room.
 LEVELS = [
-    {"", "errors", "atomic", "limits", "locks", "paths"},
+    {"", "errors"},
+    {"atomic"},
+    {"limits", "locks", "paths"},
+    {"outputs"},
     {"batch", "device", "plugins"},
     {"scoring"},
     {"kernels"},

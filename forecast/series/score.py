@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from forecast.batch import Forecast, SeriesBatch
 from forecast.batch.windows import Windows
+from forecast.contracts import refuse_changed
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.models import BASELINES, MODELS, building

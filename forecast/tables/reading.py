@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from forecast.errors import UsageError
+from forecast.errors import DataError, UsageError
 from forecast.tables import dialect, formats
 from forecast.tables import times as timestamps
 from forecast.tables.columns import (

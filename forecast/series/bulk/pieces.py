@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from forecast.errors import DataError
+from forecast.errors import DataError, Failure
 from forecast.series.bulk.sources import Reading
 from forecast.tables import times as timestamps
 from forecast.tables.columns import number_series
