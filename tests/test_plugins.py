@@ -128,7 +128,11 @@ def test_a_model_of_a_package_learns_and_is_registered_with_its_package(trained,
     assert made.recipe.window.horizon == 12, "the protocol of the data set"
     rate = made.model.rate.sigmoid().item()
     assert abs(rate - 0.5 ** (1 / 12)) > 1e-3, "the weight moved from where it began"
-    assert trained["registered"] or trained["version"]
+    # What a model server would install.
+    from forecast.tracking.model import requirements
+
+    assert "forecast-ewma==0.3" in requirements("ewma")
+    assert not any(line.startswith("forecast-ewma") for line in requirements("itransformer"))
 
 
 def test_a_stream_of_a_package_s_model_gives_the_mean_by_definition(trained, installed, command):

@@ -16,7 +16,7 @@ app = typer.Typer(help="List the models, and show what can be set of each.", no_
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List the models, those that installed packages add by their names alone.
+    """List the models.
 
     Example: forecast models list
     """
