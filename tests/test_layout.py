@@ -20,7 +20,7 @@ LEVELS = [
     {"atomic"},
     {"limits", "locks", "paths"},
     {"outputs"},
-    {"batch", "device", "documents"},
+    {"batch", "device", "documents", "plugins"},
     {"scoring", "auto"},
     {"benchmark"},
     {"kernels"},

@@ -1,4 +1,7 @@
-"""Known data sets: `DATASETS` is the table, `dataset` looks a name up.
+"""Known data sets, those of packages too: `DATASETS` is the table, `dataset` looks a name up.
+
+A package adds a data set by an entry point of the group `forecast.datasets` that names a `Dataset`,
+`GridDataset` or `GraphDataset`: docs/extending.md.
 
 Importing this package reads no file and imports none of the heavy libraries, so that commands which
 only list or fetch start at once.
@@ -10,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from forecast import plugins
 from forecast.catalogue import graphs, taxibj, weatherbench
 from forecast.catalogue.dataset import Dataset, Split
 from forecast.catalogue.ett import ETTH1, ETTH2, ETTM1, ETTM2
@@ -91,7 +95,7 @@ METRO_TRAFFIC = Dataset(
 Known = Dataset | GridDataset | GraphDataset
 Kind = Literal["series", "grid", "graph"]
 
-DATASETS: dict[str, Known] = {
+_OWN: dict[str, Known] = {
     "etth1": ETTH1,
     "etth2": ETTH2,
     "ettm1": ETTM1,
@@ -102,18 +106,28 @@ DATASETS: dict[str, Known] = {
 }
 
 
+def _fault(name: str, row: object) -> str:
+    """Check a row that a package adds: what is wrong with it, empty for nothing."""
+    if not isinstance(row, Dataset | GridDataset | GraphDataset):
+        return "is no Dataset, GridDataset or GraphDataset of forecast.catalogue"
+    return "" if row.name == name else f"calls itself {row.name!r}"
+
+
+DATASETS: plugins.Registry[Known] = plugins.Registry(
+    _OWN, group="forecast.datasets", called="data set", fault=_fault
+)
+
+
 def dataset(name: str) -> Known:
     """Return the known data set of that name, in any case.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is none, or its package cannot be imported.
+        UsageError: the row that a package adds cannot be used.
     """
-    try:
-        return DATASETS[name.lower()]
-    except KeyError:
-        raise NotFoundError(
-            f"No data set is called {name!r}.", hint=nearest(name, DATASETS)
-        ) from None
+    if name.lower() not in DATASETS:
+        raise NotFoundError(f"No data set is called {name!r}.", hint=nearest(name, DATASETS))
+    return DATASETS[name.lower()]
 
 
 def kinds_of(source: str | Sequence[str]) -> tuple[Kind, ...]:

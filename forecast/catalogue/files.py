@@ -42,7 +42,8 @@ class KnownFile:
         size: its length [bytes].
         urls: its official addresses, the preferred one first; empty when there is none.
         dataset: the data set it belongs to, named in what to do when it is missing.
-        packaged: whether it ships inside this package instead of under the data root.
+        packaged: whether it ships inside this package instead of under the data root; or the
+            package that it ships in, by its name in imports, inside of which `path` leads to it.
     """
 
     path: str
@@ -50,7 +51,7 @@ class KnownFile:
     size: int
     urls: tuple[str, ...] = ()
     dataset: str
-    packaged: bool = False
+    packaged: bool | str = False
 
     @property
     def name(self) -> str:
@@ -177,6 +178,8 @@ def fetch(
 
 def _home(file: KnownFile, root: Path | None = None) -> Path:
     if root is None and file.packaged:
+        if isinstance(file.packaged, str):
+            return Path(str(resources.files(file.packaged) / file.path))
         return Path(str(resources.files("forecast.catalogue") / "sample" / file.path))
     return (root or data_root()) / file.path
 
@@ -194,7 +197,8 @@ def _places(file: KnownFile, local: Path | None) -> list[Path]:
 
 def _how_to_get(file: KnownFile) -> str:
     if file.packaged:
-        return "It ships with this package: install forecast again."
+        package = file.packaged if isinstance(file.packaged, str) else "forecast"
+        return f"It ships with the package {package}: install that again."
     if not file.urls:
         return f"It has no official address. Put it at {_home(file)}"
     return f"Fetch it: forecast datasets fetch {file.dataset}\nor put it at {_home(file)}"

@@ -48,7 +48,7 @@ def list_datasets(as_json: AsJson = False) -> None:
     from forecast.catalogue import DATASETS
 
     if as_json:
-        console.document([_facts(known) for known in DATASETS.values()])
+        console.document([_facts(known) for _, known in DATASETS.usable()])
         return
     console.table(
         ("name", "rows", "variates", "step", "bytes", "files", "title"),
@@ -62,7 +62,7 @@ def list_datasets(as_json: AsJson = False) -> None:
                 "here" if _is_here(known) else "absent",
                 known.title,
             )
-            for known in DATASETS.values()
+            for _, known in DATASETS.usable()
         ],
         right=(1, 2, 4),
     )
@@ -106,7 +106,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
         lines += [
             ("file", f"{file.path}, {file.size:,} bytes"),
             ("sha256", file.sha256),
-            ("address", ", ".join(file.urls) or ("this package" if file.packaged else "none")),
+            ("address", ", ".join(file.urls) or (_ships_with(file) or "none")),
             ("lies at", _location(file) or f"absent: forecast datasets fetch {known.name}"),
         ]
     lines += [("licence", known.licence), ("cite", known.citation), ("source", known.source)]
@@ -162,7 +162,8 @@ def verify(
     from forecast.catalogue import DATASETS, dataset, files
 
     results: list[dict[str, str | None]] = []
-    for known in [dataset(name) for name in names] if names else DATASETS.values():
+    wanted = [dataset(name) for name in names] if names else [row for _, row in DATASETS.usable()]
+    for known in wanted:
         for file in known.files:
             path = files.find(file)
             digest = None if path is None else files.sha256_of(path)
@@ -197,6 +198,14 @@ def verify(
 
 def _fetching(results: Sequence[Mapping[str, str | None]]) -> str:
     return " ".join(("forecast datasets fetch", *(str(row["dataset"]) for row in results)))
+
+
+def _ships_with(file: KnownFile) -> str:
+    return (
+        f"package {file.packaged}"
+        if isinstance(file.packaged, str)
+        else ("this package" if file.packaged else "")
+    )
 
 
 def _location(file: KnownFile) -> str | None:

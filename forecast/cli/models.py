@@ -33,7 +33,11 @@ def list_models(as_json: AsJson = False) -> None:
                     "streams": info.streams,
                     "source": info.source,
                 }
-                for name, info in MODELS.items()
+                for name, info in MODELS.own.items()
+            ]
+            + [
+                {"name": name, "package": package, "version": version}
+                for name, package, version in MODELS.added()
             ]
         )
         return
@@ -47,7 +51,11 @@ def list_models(as_json: AsJson = False) -> None:
                 info.title,
                 info.source,
             )
-            for name, info in MODELS.items()
+            for name, info in MODELS.own.items()
+        ]
+        + [
+            (name, "", "", f"forecast models show {name}", f"package {package} {version}")
+            for name, package, version in MODELS.added()
         ],
     )
 

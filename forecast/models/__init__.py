@@ -1,13 +1,17 @@
-"""MODELS: every forecaster by name. Importing this costs nothing; a model is imported when used."""
+"""MODELS: every forecaster by name, those of installed packages too.
+
+Importing this costs nothing; a model is imported when it is used. A package adds a forecaster by an
+entry point of the group `forecast.models` that names a `ModelInfo`: docs/extending.md.
+"""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from forecast.errors import NotFoundError, nearest
+from forecast import plugins
+from forecast.errors import NotFoundError, UsageError, nearest
 
 if TYPE_CHECKING:
     from forecast.batch import Spec
@@ -50,9 +54,33 @@ class ModelInfo:
         return self.auto_device if name == "auto" else name
 
     def load(self) -> tuple[type[Any], type[Any]]:
-        """Import the model's class and its config's class."""
-        module = importlib.import_module(self.module)
-        return getattr(module, self.model), getattr(module, self.config)
+        """Import the model's class and its config's class.
+
+        Raises:
+            NotFoundError: one of them cannot be imported.
+            UsageError: they lack what training and prediction ask of a model.
+        """
+        stated = f"The model {self.title!r}"
+        model, config = (
+            plugins.attribute(self.module, name, stated) for name in (self.model, self.config)
+        )
+        lacks = [name for name in ("forward", "loss") if not callable(getattr(model, name, None))]
+        if self.closed_form:
+            lacks = [name for name in lacks if name != "loss"]
+        fault = f"{self.model} has no {' and no '.join(lacks)}" if lacks else ""
+        if not fault and not (isinstance(config, type) and is_dataclass(config)):
+            fault = f"{self.config} is no dataclass"
+        if self.streams and not fault:
+            from forecast.models.stateful.model import StatefulModel  # noqa: PLC0415 - brings torch
+
+            if not issubclass(model, StatefulModel):
+                fault = f"{self.model} is to stream and is no StatefulModel"
+        if fault:
+            raise UsageError(
+                f"{stated} cannot be used: in {self.module}, {fault}.",
+                hint="Mend that module; models/protocols.py lists what a model has.",
+            )
+        return model, config
 
 
 def _baseline(title: str, model: str) -> ModelInfo:
@@ -69,7 +97,7 @@ def _baseline(title: str, model: str) -> ModelInfo:
 # What both networks of graphs are trained by.
 _GRAPHS = {"optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine", "clip": 1.0}
 
-MODELS: dict[str, ModelInfo] = {
+_OWN: dict[str, ModelInfo] = {
     "itransformer": ModelInfo(
         title="attention over variates, each one's window being one token",
         source="Liu et al., ICLR 2024, arXiv 2310.06625",
@@ -195,6 +223,16 @@ MODELS: dict[str, ModelInfo] = {
     ),
 }
 
+
+def _fault(name: str, row: object) -> str:
+    """Check a row that a package adds: what is wrong with it, empty for nothing."""
+    if not isinstance(row, ModelInfo):
+        return "is no forecast.models.ModelInfo"
+    return "" if row.kind in DEFAULTS else f"has kind={row.kind!r}, not {', '.join(DEFAULTS)}"
+
+
+MODELS = plugins.Registry(_OWN, group="forecast.models", called="model", fault=_fault)
+
 # The model of each kind of data that is trained unless another one is named.
 DEFAULTS: Mapping[str, str] = {
     "series": "itransformer",
@@ -209,10 +247,14 @@ def model_info(name: str) -> ModelInfo:
     """Look a model up by name.
 
     Raises:
-        NotFoundError: there is none of this name.
+        NotFoundError: there is none of this name, or its package cannot be imported.
+        UsageError: the row that a package adds cannot be used.
     """
     if name not in MODELS:
-        raise NotFoundError(f"There is no model {name!r}.", hint=nearest(name, MODELS))
+        raise NotFoundError(
+            f"There is no model {name!r}.",
+            hint=f"{nearest(name, MODELS)} If a package adds it, install that here.",
+        )
     return MODELS[name]
 
 
@@ -234,7 +276,7 @@ def unread_covariates(name: str, spec: Spec) -> list[str]:
     ]
     if not unread:
         return []
-    readers = [other for other, info in MODELS.items() if info.reads]
+    readers = [other for other, info in MODELS.usable() if info.reads]
     return [
         f"{name} does not read {' or '.join(unread)}; they change nothing. Models that read some: "
         f"{', '.join(readers)}."

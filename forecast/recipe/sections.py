@@ -185,7 +185,7 @@ def _settle_kind(sections: dict[str, Any]) -> None:
     defaults = {"weights": True} if name == "todyformer" and task == "node" else {}
     sections["model"] = {**defaults, **chosen, "name": name}
     if isinstance(name, str) and (info := model_info(name)).kind not in kinds:
-        fitting = [one for one in MODELS if MODELS[one].kind == kind]
+        fitting = [one for one, row in MODELS.usable() if row.kind == kind]
         raise UsageError(
             f"{name} forecasts {_CALLED[info.kind]}, and {source} holds {_CALLED[kind]}.",
             hint=f"For {_CALLED[kind]} there are {', '.join(fitting)}: --model {fitting[0]}",

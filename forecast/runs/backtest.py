@@ -158,7 +158,7 @@ def comparable_models(resolved: Recipe) -> list[str]:
         # Which model of graphs there is depends on the task: the one that the data chose.
         return [resolved.model]
     return [
-        name for name, other in MODELS.items() if other.kind == info.kind and not other.closed_form
+        name for name, other in MODELS.usable() if other.kind == info.kind and not other.closed_form
     ]
 
 

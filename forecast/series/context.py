@@ -71,7 +71,7 @@ def after_history(forecaster: Forecaster, table: Table, earlier: Table) -> Table
         DataError: the two tables do not belong together.
     """
     if not rolling_origin.carries_state(forecaster.model):
-        able = [name for name, info in MODELS.items() if info.streams]
+        able = [name for name, info in MODELS.usable() if info.streams]
         raise UsageError(
             f"{forecaster.recipe.model} forecasts from the last {forecaster.spec.lookback} rows "
             "and carries no state: more history would change nothing.",

@@ -7,6 +7,7 @@ writes paths of this machine into the model. What it holds is MLflow's documente
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import re
@@ -206,32 +207,42 @@ def _version_of(client: MlflowClient, name: str, run_id: str | None) -> ModelVer
     return max(found, key=lambda one: int(one.version), default=None)
 
 
-def requirements() -> list[str]:
-    """List this package and the ones it computes with, in the versions that are installed."""
+def requirements(model: str = "") -> list[str]:
+    """List this package and the ones it computes with, in the versions that are installed.
+
+    Args:
+        model: name of the forecaster; the package that adds it, if one does, is listed too.
+    """
+    from forecast.models import MODELS  # noqa: PLC0415
+
+    added = [_requirement(package) for name, package, _ in MODELS.added() if name == model]
     # A local part (`2.6.0+cpu`) names a build that the package index does not have.
     versions = {name: metadata.version(name).partition("+")[0] for name in _PACKAGES}
-    return [*_own_requirement(), *(f"{name}=={version}" for name, version in versions.items())]
+    return [
+        *itertools.chain(_requirement("forecast"), *added),
+        *(f"{name}=={version}" for name, version in versions.items()),
+    ]
 
 
-def _own_requirement() -> list[str]:
-    """Name this package where it was installed from; name nothing if it was not installed.
+def _requirement(package: str) -> list[str]:
+    """Name a package where it was installed from; name nothing if it was not installed.
 
     Its name and version alone are right only if an index is where it came from: on another index
     they may be another program's, which a model server would then install and run.
     """
     try:
-        own = metadata.distribution("forecast")
+        own = metadata.distribution(package)
     except metadata.PackageNotFoundError:
         return []
     # PEP 610: written for all that was not installed from an index.
     if not (written := own.read_text("direct_url.json")):
-        return [f"forecast=={own.version}"]
+        return [f"{package}=={own.version}"]
     origin = json.loads(written)
     if version_control := origin.get("vcs_info"):
         return [
-            f"forecast @ {version_control['vcs']}+{origin['url']}@{version_control['commit_id']}"
+            f"{package} @ {version_control['vcs']}+{origin['url']}@{version_control['commit_id']}"
         ]
-    return [f"forecast @ {origin['url']}"]
+    return [f"{package} @ {origin['url']}"]
 
 
 def _signature(description: Mapping[str, Any]) -> ModelSignature:
@@ -300,9 +311,12 @@ def _assemble(
     """Put a model together: artefact, code, requirements, example and what says so."""
     from mlflow.pyfunc import add_to_model  # noqa: PLC0415
 
+    from forecast import artefact as artefacts  # noqa: PLC0415
+
+    model = artefacts.describe(artefact)["model"]
     shutil.copytree(artefact, folder / ARTEFACT)
     shutil.copyfile(Path(__file__).with_name("pyfunc.py"), folder / _CODE)
-    (folder / _REQUIREMENTS).write_text("\n".join(requirements()) + "\n")
+    (folder / _REQUIREMENTS).write_text("\n".join(requirements(model)) + "\n")
     environment = {
         "python": platform.python_version(),
         "build_dependencies": ["pip", "setuptools", "wheel"],
