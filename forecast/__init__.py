@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from forecast.api import load, predict, predict_files, train
+    from forecast.api import evaluate, load, predict, predict_files, train
 
-__all__ = ["__version__", "load", "predict", "predict_files", "train"]
+__all__ = ["__version__", "evaluate", "load", "predict", "predict_files", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,3 +27,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(importlib.import_module("forecast.api"), name)
     raise AttributeError(f"module 'forecast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,7 +6,7 @@ A kind (`series`, `grids`, `graphs`) is a module that has what `Kind` lists. It 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -98,8 +98,8 @@ class Finished:
 
     Attributes:
         forecaster: the model with all that forecasting needs, its metrics among it.
-        metrics: `protocol`, `test` and `baselines`, each with the measure that `comparison.judged`
-            finds, and `validation`.
+        metrics: `protocol`, `test` and `baselines`, each with the measure that
+            `comparison.primary_measure` names, and `validation`.
         figures: the numbers among them, flat and by the names that the tracking server charts.
         pictures: files in the run's folder; the first is the one to show.
     """
@@ -313,8 +313,16 @@ class Kind(Protocol):
         """Forecast files into files."""
         ...
 
-    def predict_frame(self, forecaster: Any, frame: pl.DataFrame) -> pl.DataFrame:
-        """Forecast a frame in memory, as the model server does; of grids one row for a cell."""
+    def predict_frame(
+        self, forecaster: Any, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+    ) -> pl.DataFrame:
+        """Forecast a frame in memory, as the model server does; of grids one row for a cell.
+
+        Args:
+            forecaster: the forecaster.
+            frame: what is known.
+            level: levels of prediction intervals [%], of series alone.
+        """
         ...
 
     def restore(
@@ -387,4 +395,17 @@ def refuse_changed(forecaster: AnyForecaster, digest: str) -> None:
             f"{trained_on['source']} has changed since training: the digest of its content was "
             f"{trained_on['digest']} and is {digest}.",
             hint="Name the file as an argument to score it as new data.",
+        )
+
+
+def refuse_level(level: Sequence[float] | None) -> None:
+    """Refuse levels of intervals where there are none.
+
+    Raises:
+        UsageError: some are asked for.
+    """
+    if level:
+        raise UsageError(
+            "This forecaster has no prediction intervals; those of series alone have.",
+            hint="Leave `level` out.",
         )

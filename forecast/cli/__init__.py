@@ -20,6 +20,7 @@ import forecast
 from forecast.cli import (
     backtest,
     baselines,
+    benchmark,
     compare,
     console,
     datasets,
@@ -56,6 +57,7 @@ app.command(rich_help_panel=_RUN)(stream.stream)
 app.command(rich_help_panel=_RUN)(baselines.baselines)
 app.command(rich_help_panel=_RUN)(backtest.backtest)
 app.command(rich_help_panel=_RUN)(compare.compare)
+app.command(rich_help_panel=_RUN)(benchmark.benchmark)
 app.command(rich_help_panel=_RUN)(tune.tune)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=_KNOW)
 app.add_typer(models.app, name="models", rich_help_panel=_KNOW)

@@ -178,7 +178,9 @@ def backtest(
 
 
 def _shown(measure: str) -> str:
-    return {"ndcg_at_10": "NDCG@10"}.get(measure, measure.upper())
+    from forecast.scoring.measures import MEASURES
+
+    return MEASURES[measure].heading
 
 
 def _figure(value: float) -> str:

@@ -96,13 +96,14 @@ def baselines(
 
 def _figure(figures: dict[str, Any], measure: str) -> str:
     """Print a measure; of links and shares, which have no errors, what they are judged by."""
-    from forecast.scoring.comparison import judged
+    from forecast.scoring.comparison import primary_measure
+    from forecast.scoring.measures import MEASURES
 
     if measure in figures:
         return console.figure(figures[measure])
-    judge, more = judged(figures)
-    if more and measure == "mse":
-        return f"{judge.upper()} {console.figure(figures[judge])}"
+    judge = primary_measure(figures)
+    if MEASURES[judge].better == "more" and measure == "mse":
+        return f"{MEASURES[judge].heading} {console.figure(figures[judge])}"
     return "-"
 
 

@@ -39,7 +39,7 @@ def compare(
     """
     from forecast import tracking
     from forecast.errors import NotFoundError, nearest
-    from forecast.scoring.comparison import more_is_better
+    from forecast.scoring.comparison import loss
 
     found = tracking.tracked_runs(experiment, names=runs or ())
     if data:
@@ -53,12 +53,11 @@ def compare(
     if groups and not measured:
         known = sorted({name for run in found for name in run.metrics})
         raise NotFoundError(f"No run has a figure {metric!r}.", hint=nearest(metric, known))
-    sign = -1 if more_is_better(metric) else 1
     measured.sort(
         key=lambda group: (
             group.param("data.source"),
             int(group.param("window.horizon") or 0),
-            sign * (group.mean(metric) or 0.0),
+            loss(metric, group.mean(metric)),
         )
     )
     if as_json:
@@ -93,9 +92,7 @@ def _names(run: TrackedRun) -> tuple[str, str]:
 
 
 def _facts(group: Group, metric: str) -> dict[str, object]:
-    from forecast.scoring.comparison import more_is_better
-
-    best = group.best_baseline(metric, more=more_is_better(metric))
+    best = group.best_baseline(metric)
     return {
         "data": group.param("data.source"),
         "lookback": int(group.param("window.lookback")),
@@ -120,9 +117,7 @@ def _facts(group: Group, metric: str) -> dict[str, object]:
 
 
 def _baseline(group: Group, metric: str) -> tuple[str, str]:
-    from forecast.scoring.comparison import more_is_better
-
-    best = group.best_baseline(metric, more=more_is_better(metric))
+    best = group.best_baseline(metric)
     return (best[0], _figure(best[1])) if best else ("-", "")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,14 +70,36 @@ def show(
     if as_json:
         console.document(facts)
         return
-    for label, value in facts.items():
-        if isinstance(value, dict):
-            console.answer(f"{label}:")
-            for key, item in value.items():
-                console.answer(f"  {key} = {item}")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            console.answer(f"{label}: {shown}")
+    for label, value in _brief(facts).items():
+        console.answer(f"{label:<9} {value}")
+    console.notice("Every setting and figure: --json")
+
+
+# Settings that say what was trained; the rest is in --json.
+_TOLD = ("data.source", "window.lookback", "window.horizon", "train.epochs", "train.seed")
+# Figures of a screen.
+_MOST_SCORES = 6
+
+
+def _brief(facts: dict[str, Any]) -> dict[str, str]:
+    """Lay out on one screen what a version is and where it comes from."""
+    scores = {name.removeprefix("test."): value for name, value in facts["metrics"].items()}
+    settings = {name: facts["params"][name] for name in _TOLD if name in facts["params"]}
+    lines = {
+        "name": f"models:/{facts['name']}/{facts['version']}",
+        "aliases": ", ".join(facts["aliases"]) or "-",
+        "model": facts["model"],
+        "dataset": facts["dataset"],
+        "test": ", ".join(
+            f"{name} {value:.4g}" for name, value in [*scores.items()][:_MOST_SCORES]
+        ),
+        "settings": ", ".join(f"{name} = {value}" for name, value in settings.items()),
+        "run": facts["run_id"] or "-",
+        "created": facts["created"],
+        "digest": facts["digest"] or "-",
+        "source": facts["source"],
+    }
+    return {label: value for label, value in lines.items() if value}
 
 
 @app.command()

@@ -13,19 +13,11 @@ if TYPE_CHECKING:
 _MOST_NAMED = 3
 # Columns of a table whose errors stand beside the others; more have a table of their own.
 _BESIDE = 4
-_FREE = {"mase": "MASE", "wape": "WAPE %"}
-# Measures of forecasts on graphs, and their headings.
-_MEASURES = {
-    "mrr": "MRR",
-    "hits_at_1": "hits@1",
-    "hits_at_10": "hits@10",
-    "ap": "AP",
-    "auc": "AUC",
-    "ndcg_at_10": "NDCG@10",
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "mape": "MAPE %",
-}
+# Measures without a unit, which compare series of any size.
+_FREE = ("mase", "wape")
+# Measures of grids that published tables hold, in their order.
+_OPENSTL = ("mse", "mae", "ssim", "psnr")
+_AREA = ("rmse", "mae", "bias", "acc")
 
 
 def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> None:
@@ -33,18 +25,20 @@ def show(name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
     if "units" not in own:
         _show_measures(name, own, baselines)
         return
+    from forecast.scoring.measures import MEASURES
+
     # Counts scaled to [0, 1] have errors that four decimals do not show.
     figure = _unit if "openstl" in own else console.figure
     scaled = "scaled" if "openstl" in own else "standardised"
-    # MASE and WAPE have no unit, and so compare series of any size.
-    free = {key: title for key, title in _FREE.items() if own.get(key) is not None}
+    free = [key for key in _FREE if own.get(key) is not None]
     columns = list(own["units"]) if len(own["units"]) <= _BESIDE else []
     beside = "the columns after them are MAE in units of the data.\n" if columns else ""
     console.answer(
         f"Test part: {own['windows']:,} windows, {own['values']:,} values. MSE and MAE are on "
         f"{scaled} values{',' if beside else '.'}\n{beside}"
     )
-    header = ("model", "MSE", "MAE", *free.values(), *columns)
+    shown = ("mse", "mae", *free)
+    header = ("model", *(MEASURES[key].heading for key in shown), *columns)
     rows = [
         (
             label,
@@ -88,10 +82,12 @@ def _show_measures(
     name: str, own: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Print what forecasts on graphs are judged by; values are in their own unit."""
+    from forecast.scoring.measures import of_kind
+
     counted = "queries" if "queries" in own else "values"
     console.answer(f"Test part: {own[counted]:,} {counted}.\n")
-    shown = [measure for measure in _MEASURES if own.get(measure) is not None]
-    header = ("model", *(_MEASURES[measure] for measure in shown))
+    shown = {name: row for name, row in of_kind("graph").items() if own.get(name) is not None}
+    header = ("model", *(row.heading for row in shown.values()))
     rows = [
         (label, *(_measure(figures.get(measure)) for measure in shown))
         for label, figures in {
@@ -116,13 +112,15 @@ def show_protocol(own: Mapping[str, Any], protocol: str) -> None:
         console.answer(f"\nprotocol: {protocol}")
     if "openstl" not in own:
         return
-    words = {"mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR"}
-    sums = [f"{words[key]} {own['openstl'][key]:.4g}" for key in words if key in own["openstl"]]
+    from forecast.scoring.measures import MEASURES
+
+    found = {key: own["openstl"][key] for key in _OPENSTL if key in own["openstl"]}
+    sums = [f"{MEASURES[key].title} {value:.4g}" for key, value in found.items()]
     lines = [f"protocol {protocol}; summed over each frame, as OpenSTL has it: {', '.join(sums)}"]
     for column, figures in own.get("area", {}).items():
         parts = [
-            f"{label} {figures[key]:.4g}"
-            for key, label in (("rmse", "RMSE"), ("mae", "MAE"), ("bias", "bias"), ("acc", "ACC"))
+            f"{MEASURES[key].title} {figures[key]:.4g}"
+            for key in _AREA
             if figures.get(key) is not None
         ]
         lines.append(f"{column}{', by area' if 'rmse' in figures else ''}: {', '.join(parts)}")

@@ -44,6 +44,12 @@ def stream(
     info: Annotated[
         bool, typer.Option("--info", help="Tell the memory that a series takes, and read nothing.")
     ] = False,
+    safe_ids: Annotated[
+        bool,
+        typer.Option(
+            "--safe-ids", help="Put ' before ids that a spreadsheet takes for formulas, in CSV."
+        ),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Forecast rows as they arrive on standard input: CSV or JSON lines, wide or long.
@@ -75,7 +81,7 @@ def stream(
     done = api.stream(
         model, cast(io.BufferedReader, sys.stdin.buffer), outputs.to_stdout, state=state,
         every=every, horizon=horizon, gap=gap, bad_rows=bad_rows, save_every=save_every,
-        device=device, tell=console.notice,
+        device=device, safe_ids=safe_ids, tell=console.notice,
     )  # fmt: skip
     if done.signal:
         raise typer.Exit(128 + done.signal)

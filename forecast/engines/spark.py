@@ -4,6 +4,8 @@
 # An extra: it is checked as far as it is installed.
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,10 @@ def run(
 
 
 def _session() -> Any:
+    # Spark starts its workers with the first python3 of the PATH; without an activated environment
+    # that is another one, which lacks this package. What the user has stated stays.
+    for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+        os.environ.setdefault(name, sys.executable)
     builder: Any = SparkSession.builder
     return (
         builder.appName("forecast")

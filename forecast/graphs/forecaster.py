@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forecast.batch import EventSpec
 from forecast.graphs.header import GraphHeader, header_of
-from forecast.models.building import restore
+from forecast.models.building import described_briefly, restore
 from forecast.recipe import Recipe
 
 HISTORY = "history.parquet"
@@ -40,6 +40,9 @@ class GraphForecaster:
     history: polars.DataFrame | None
     data: dict[str, Any]
     metrics: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return described_briefly(self)
 
     @property
     def columns(self) -> tuple[str, ...]:

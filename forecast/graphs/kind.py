@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from forecast.contracts import (
     Plan,
     refuse_changed,
     refuse_cold,
+    refuse_level,
     too_short,
 )
 from forecast.errors import UsageError
@@ -40,7 +42,6 @@ from forecast.training.loop import Fitted
 
 # Sensors named to the registry.
 _MOST_COLUMNS = 50
-_MEASURES = ("mrr", "hits_at_1", "hits_at_10", "ap", "auc", "ndcg_at_10", "mae", "rmse", "mape")
 NOUN = "graphs"
 OPTIONS = frozenset[str]({"at", "top", "sources"})
 
@@ -161,8 +162,11 @@ def context(
 predict_files = files.predict_files
 
 
-def predict_frame(forecaster: GraphForecaster, frame: pl.DataFrame) -> pl.DataFrame:
+def predict_frame(
+    forecaster: GraphForecaster, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+) -> pl.DataFrame:
     """Forecast a frame in memory, as the model server does."""
+    refuse_level(level)
     return graph_context.predict_frame(
         forecaster.model,
         forecaster.graph,
@@ -317,7 +321,7 @@ class GraphTask:
         return Finished(
             forecaster=forecaster,
             metrics=metrics,
-            figures=flat(metrics, _MEASURES),
+            figures=flat(metrics, "graph"),
             pictures=(picture,),
         )
 

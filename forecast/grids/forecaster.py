@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from forecast.batch import GridSpec
 from forecast.grids.header import GridHeader
-from forecast.models.building import restore
+from forecast.models.building import described_briefly, restore
 from forecast.recipe import Recipe
 
 
@@ -34,6 +34,9 @@ class GridForecaster:
     grid: GridHeader
     data: dict[str, Any]
     metrics: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return described_briefly(self)
 
     @property
     def columns(self) -> tuple[str, ...]:

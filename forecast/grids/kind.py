@@ -40,7 +40,6 @@ from forecast.training.loop import Fitted
 if TYPE_CHECKING:
     import xarray
 
-_MEASURES = ("mse", "mae", "rmse")
 NOUN = "grids"
 OPTIONS = frozenset[str]()
 
@@ -240,7 +239,7 @@ class GridTask:
         return Finished(
             forecaster=forecaster,
             metrics=metrics,
-            figures=flat(metrics, _MEASURES) | _table_figures(metrics["test"]),
+            figures=flat(metrics, "grid") | _table_figures(metrics["test"]),
             pictures=(picture,),
         )
 

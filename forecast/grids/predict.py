@@ -16,6 +16,7 @@ import polars as pl
 import torch
 from jaxtyping import Float
 
+from forecast.contracts import refuse_level
 from forecast.device import choose_device, memory_errors
 from forecast.errors import DataError, UsageError
 from forecast.grids import context as grid_context
@@ -27,6 +28,10 @@ from forecast.grids.forecaster import GridForecaster
 
 if TYPE_CHECKING:
     import xarray
+
+
+# Places that are closer are the same [degrees, or units of the axis].
+_SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,20 +90,25 @@ def predict(
     )
 
 
-def predict_frame(forecaster: GridForecaster, frame: pl.DataFrame) -> pl.DataFrame:
+def predict_frame(
+    forecaster: GridForecaster, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+) -> pl.DataFrame:
     """Forecast cells in memory, as the model server does.
 
     Args:
         forecaster: of NetCDF or Zarr.
         frame: a row for each cell of each frame: its time and coordinates, by the names of the
             training files, and the fields.
+        level: of prediction intervals, which grids do not have.
 
     Returns:
         The same columns for the frames that follow, places as they were given.
 
     Raises:
-        DataError: a column is missing, or a cell is none of the model's.
+        DataError: a column is missing, or a cell is none of the model's or there twice.
+        UsageError: intervals are asked for.
     """
+    refuse_level(level)
     header = forecaster.grid
     keys, fields = output.table_columns(header)
     missing = [name for name in (*keys, *fields) if name not in frame.columns]

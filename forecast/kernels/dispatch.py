@@ -1,7 +1,17 @@
-"""What every facade of this package needs to choose among forms of one operation.
+"""`Operation`: one computation, its forms, and which of them runs.
 
 A form is a module. A facade lists its forms in a `BACKENDS` dict, so that a form, and whatever it
-imports, is loaded only when it is used.
+imports, is loaded only when it is used, and declares an `OPERATION` that its function resolves:
+
+```
+OPERATION = Operation(
+    name="gated", backends=BACKENDS, fallback="tiled",
+    choose=choose, obstacle=_obstacle, check=self_check, calls={"gated": {}},
+)
+
+def gated(both, *, backend="auto"):
+    return OPERATION.resolve(backend, both.device, both.dtype).gated(both)
+```
 """
 
 from __future__ import annotations
@@ -11,6 +21,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,14 +31,79 @@ from forecast.errors import UsageError, nearest
 
 
 class Choice(NamedTuple):
-    """Name the form that runs, and say why."""
+    """The form that runs, and why."""
 
     backend: str
     why: str
 
-    def row(self, operation: str) -> tuple[str, str, str]:
-        """Give operation, backend and reason."""
-        return operation, self.backend, self.why
+
+def unchecked(device: torch.device, dtype: torch.dtype) -> str:
+    """Self-check of an operation without a Triton form: nothing to find."""
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """One computation, its forms, and the rule by which one of them runs.
+
+    `choose` and `obstacle` take device and dtype of the tensors, and by keyword whatever else of a
+    call decides (a width, a mask); all of it has a default in `choose`.
+
+    Attributes:
+        name: what messages call it.
+        backends: module of each form.
+        fallback: the form that runs where the Triton form fails its check.
+        choose: the form that `auto` runs, `choose(device, dtype, **call)`.
+        obstacle: what keeps a named form from running, `obstacle(backend, device, dtype, **call)`;
+            an empty string for nothing.
+        check: how the Triton form differs from the reference, `check(device, dtype)`; an empty
+            string where they agree. It is run before the first use and has to keep its answer.
+        calls: the calls that `explain` lists, by label.
+    """
+
+    name: str
+    backends: Mapping[str, str]
+    fallback: str
+    choose: Callable[..., Choice]
+    obstacle: Callable[..., str]
+    check: Callable[[torch.device, torch.dtype], str] = unchecked
+    calls: Mapping[str, Mapping[str, Any]]
+
+    def resolve(self, backend: str, device: torch.device, dtype: torch.dtype, **call: Any) -> Any:
+        """Import the form that runs a call.
+
+        Args:
+            backend: a form, or `auto`.
+            device: where the tensors are.
+            dtype: what they are computed in.
+            call: what else `choose` and `obstacle` ask.
+
+        Raises:
+            UsageError: no form has this name, or the named one cannot run here.
+        """
+        if backend == "auto":
+            backend = self.choose(device, dtype, **call).backend
+            if backend == "triton" and (reason := self.check(device, dtype)):
+                backend = self.fallback
+                _warn_fallback(self.name, reason, backend)
+        elif backend in self.backends:
+            _require(self.name, backend, self.obstacle(backend, device, dtype, **call))
+        return form(self.backends, backend)
+
+    def explain(self, device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
+        """Rows of operation, backend and reason: what `auto` chooses for each kind of call."""
+        return [
+            (label, choice.backend, choice.why)
+            for label, call in self.calls.items()
+            for choice in [self.choose(device, dtype, **call)]
+        ]
+
+
+def triton_or(fallback: str, device: torch.device, obstacle: str, why: str) -> Choice:
+    """Choose the Triton form for its reason `why` where it can run on a GPU, else the fallback."""
+    if obstacle or device.type != "cuda":
+        return Choice(fallback, obstacle or "Triton's interpreter is for tests")
+    return Choice("triton", why)
 
 
 def form(backends: Mapping[str, str], backend: str) -> Any:
@@ -59,12 +135,7 @@ def triton_obstacle(device: torch.device, dtype: torch.dtype, head_width: int = 
     return ""
 
 
-def require(operation: str, backend: str, obstacle: str) -> None:
-    """Refuse a named backend that cannot run.
-
-    Raises:
-        UsageError: there is an obstacle.
-    """
+def _require(operation: str, backend: str, obstacle: str) -> None:
     if obstacle:
         raise UsageError(
             f"backend={backend!r} cannot run {operation}: {obstacle}.", hint="Use backend='auto'."
@@ -112,10 +183,9 @@ def disagreement(
     return ""
 
 
-def warn_fallback(operation: str, reason: str, instead: str) -> None:
-    """Tell that a Triton form failed its check, and what runs in its place."""
+def _warn_fallback(operation: str, reason: str, instead: str) -> None:
     warnings.warn(
         f"The Triton form of {operation} is not used: {reason}. {instead!r} runs instead.",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
-from forecast.batch import Forecast, SeriesBatch
+from forecast.batch import Forecast, SeriesBatch, tiled_rows
 from forecast.errors import UsageError
 from forecast.kernels.dropout import keep_mask
 
@@ -131,6 +132,27 @@ def last_observed(
     last = (position * mask).amax(1, keepdim=True)
     value = past.gather(1, (last - 1).clamp(min=0))
     return torch.where(last > 0, value, torch.zeros_like(value))
+
+
+class RowLinear(torch.nn.Linear):
+    """Linear map that gives a row the same bits at any place of a batch of whole tiles.
+
+    Matrix libraries treat widths that fill no whole tile by code whose sums depend on where a row
+    lies in memory. Without a gradient both widths are therefore filled up with zeros, which add
+    nothing; `batch.tiled_rows` does the same for the rows.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., K) to (..., N)."""
+        outputs, inputs = self.weight.shape
+        wide, long = tiled_rows(outputs) - outputs, tiled_rows(inputs) - inputs
+        if torch.is_grad_enabled() or not (wide or long):
+            return super().forward(x)
+        pad = functional.pad
+        bias = None if self.bias is None else pad(self.bias, (0, wide))  # pyright: ignore[reportUnnecessaryComparison]
+        return functional.linear(pad(x, (0, long)), pad(self.weight, (0, long, 0, wide)), bias)[
+            ..., :outputs
+        ]
 
 
 class RMSNorm(torch.nn.RMSNorm):

@@ -117,8 +117,8 @@ class Ridge(_ClosedForm):
         the last value; a missing target drops its row from the equations of its own step only.
         """
         train = train.every(max(1, round(len(train) / _RIDGE_WINDOWS)))
-        moments = _Moments.of(train)
-        scored = _Moments.of(val.every(4)) if len(val) else moments
+        moments = Moments.of(train)
+        scored = Moments.of(val.every(4)) if len(val) else moments
         best, best_error = None, float("inf")
         for penalty in _RIDGE_PENALTIES:
             weight = moments.solve(penalty)
@@ -134,7 +134,7 @@ class Ridge(_ClosedForm):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Moments:
+class Moments:
     """Sums that both a least-squares fit and its error need; no window is kept.
 
     `inputs` is X^T X of all rows, and `without[h]` the share of it that rows with a missing target
@@ -148,7 +148,8 @@ class _Moments:
     count: Float[Tensor, " H"]
 
     @classmethod
-    def of(cls, windows: Batches[SeriesBatch]) -> _Moments:
+    def of(cls, windows: Batches[SeriesBatch]) -> Moments:
+        """Sum over all windows of a part."""
         lookback, horizon = windows.lookback, windows.horizon
         zero = torch.zeros((), dtype=torch.float64, device=windows.device)
         inputs, cross = zero.new_zeros(lookback, lookback), zero.new_zeros(lookback, horizon)
@@ -167,6 +168,7 @@ class _Moments:
         return cls(inputs=inputs, cross=cross, targets=targets, without=without, count=count)
 
     def solve(self, penalty: float) -> Float[Tensor, "L H"]:
+        """Weights of the penalised least-squares fit."""
         lookback, horizon = self.cross.shape
         eye = torch.eye(lookback, dtype=torch.float64, device=self.cross.device)
         whole = [step for step in range(horizon) if step not in self.without]

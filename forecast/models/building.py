@@ -67,3 +67,33 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def weights_digest(model: nn.Module) -> str:
     """Hash a model's weights (sha256, hex)."""
     return hashlib.sha256(tensor_bytes(model.state_dict())).hexdigest()
+
+
+class Described(Protocol):
+    """What a short description is made of: a forecaster."""
+
+    @property
+    def recipe(self) -> Any:
+        """Recipe it was trained by."""
+        ...
+
+    @property
+    def spec(self) -> AnySpec:
+        """Shape of its task."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what it forecasts."""
+        ...
+
+
+def described_briefly(forecaster: Described) -> str:
+    """Return one line for the prompt, instead of the weights and all ids."""
+    names = ", ".join(forecaster.columns[:3])
+    more = f" and {len(forecaster.columns) - 3} more" if len(forecaster.columns) > 3 else ""
+    spec, recipe = forecaster.spec, forecaster.recipe
+    return (
+        f"{type(forecaster).__name__}({recipe.model} on {recipe.source_name}: {names}{more}; "
+        f"lookback {spec.lookback}, horizon {spec.horizon})"
+    )

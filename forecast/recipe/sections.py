@@ -14,11 +14,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from forecast import limits
 from forecast.catalogue import DATASETS, kinds_of
 from forecast.errors import NotFoundError, UsageError, nearest
 from forecast.graphs.sniff import events_in
 from forecast.models import DEFAULTS, MODELS, model_info
 
+# A recipe is a page of text [B].
+_MOST_RECIPE = 1 << 22
 # What people call the kinds of data.
 _CALLED = {"series": "tables of series", "grid": "grids", "graph": "graphs"}
 
@@ -87,9 +90,12 @@ def _sections_of_target(target: str, flags: Mapping[str, Mapping[str, Any]]) -> 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        sections = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.", hint="Mend that line.") from error
+        content = limits.read_regular(path, _MOST_RECIPE)
+        sections = tomllib.loads(content.decode())
+    # Beside what is no TOML, ValueError covers numbers of too many digits.
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise UsageError(f"{path} is not valid TOML: {reason}.", hint="Mend that line.") from error
     data = sections.get("data")
     source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, str):
@@ -124,9 +130,17 @@ def setting(text: str) -> tuple[str, str, Any]:
         )
     try:
         value = tomllib.loads(f"value = {written}")["value"]
+    except RecursionError as error:
+        raise UsageError(
+            f"--set {section}.{key} is nested too deep.", hint="Give a value, or a list of them."
+        ) from error
     except tomllib.TOMLDecodeError:
         # Quotes round a word are what a shell takes away; a word alone is text.
         value = written.strip()
+    except ValueError as error:
+        raise UsageError(
+            f"--set {section}.{key}: {error}.", hint="Give a number that a computer can hold."
+        ) from error
     return section, key, value
 
 

@@ -31,11 +31,10 @@ from forecast.models import MODELS, model_info
 from forecast.paths import home_folder
 from forecast.recipe import Recipe
 from forecast.runs import run
-from forecast.scoring.comparison import judged
+from forecast.scoring.comparison import loss, primary_measure
+from forecast.scoring.measures import MEASURES
+from forecast.tracking.search import PART
 from forecast.training.loop import Silence, Watcher
-
-# What is told beside the measure by which scores are judged.
-_SECOND = {"mse": ("mae",), "mrr": ("ap",), "ndcg_at_10": ()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +120,12 @@ def backtest(
             if refit or number == 0:
                 place = folder / f"{name}-{number}"
                 trained = run.train(
-                    fold.recipe, resume=resume, out=place, force=True, watcher=watcher
+                    fold.recipe,
+                    resume=resume,
+                    out=place,
+                    force=True,
+                    watcher=watcher,
+                    tags={PART: "backtest"},
                 )
                 metrics = trained.metrics
             else:
@@ -174,12 +178,11 @@ def compare(
     beside = [results[f"{names[0]}/{number}"]["baselines"] for number in range(windows)]
     simple = [name for name in beside[0] if name not in figures]
     figures |= {name: [window[name] for window in beside] for name in simple}
-    first, more = judged(figures[names[0]][0])
-    measures = (first, *_SECOND[first])
+    first = primary_measure(figures[names[0]][0])
+    measures = (first, *MEASURES[first].beside)
     judgements = {name: np.array([one[first] for one in own]) for name, own in figures.items()}
-    sign = -1.0 if more else 1.0
     # A model that diverged in a window is behind all that did not.
-    order = sorted(judgements, key=lambda name: _or_last(sign * float(judgements[name].mean())))
+    order = sorted(judgements, key=lambda name: loss(first, float(judgements[name].mean())))
     best = judgements[order[0]]
     return tuple(
         Row(
@@ -191,10 +194,6 @@ def compare(
         )
         for name in order
     )
-
-
-def _or_last(error: float) -> float:
-    return error if math.isfinite(error) else math.inf
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -211,8 +210,10 @@ def _short(scores: dict[str, Any]) -> dict[str, float]:
     if "rmse" in scores and "mse" not in scores:
         # Values on graphs are scored by their root.
         scores = scores | {"mse": scores["rmse"] ** 2}
-    kept = ("mse", "mae", "windows", "mrr", "ap", "ndcg_at_10", "queries")
-    return {name: scores[name] for name in kept if name in scores}
+    compared = dict.fromkeys(
+        one for name, row in MEASURES.items() if row.primary for one in (name, *row.beside)
+    )
+    return {name: scores[name] for name in (*compared, "windows", "queries") if name in scores}
 
 
 def _digest(folds: dict[str, list[Fold]], plan: Plan, refit: bool) -> str:

@@ -14,7 +14,7 @@ $FORECAST_HOME/runs/etth1-itransformer-96-20261124-101500-3f2a/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,14 @@ class Trained:
     picture: Path
     recipe: Recipe
 
+    def __repr__(self) -> str:
+        spec, measures = self.recipe, self.metrics.get("test", {})
+        shown = [f"{k} {v:.4g}" for k, v in measures.items() if isinstance(v, float)][:2]
+        return (
+            f"Trained({spec.model} on {spec.source_name}, horizon {spec.window.horizon}, "
+            f"{', '.join(shown) or 'no score'}, artefact {str(self.artefact)!r})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Lay it out as the one document that `forecast train --json` prints."""
         return {
@@ -95,6 +103,7 @@ def train(
     out: str | Path | None = None,
     force: bool = False,
     watcher: Watcher | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Trained:
     """Train, score once on the test part beside the baselines, save, track and register.
 
@@ -109,6 +118,7 @@ def train(
         out: folder for the artefact; None puts it into the run's own folder.
         force: put it there even where a model lies already.
         watcher: is told how it goes.
+        tags: further tags of the tracked run.
 
     Raises:
         ForecastError: anything the user can put right.
@@ -165,7 +175,7 @@ def train(
                 experiment=resolved.tracking.experiment,
                 name=folder.name,
                 params=_flat(resolved),
-                tags={"model": resolved.model, "recipe": identity["recipe"]},
+                tags={**(tags or {}), "model": resolved.model, "recipe": identity["recipe"]},
                 datasets=[task.dataset(context) for context in ("training", "evaluation")],
                 folder=folder,
                 run_id=kept.run_id,

@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from forecast.batch import Forecast, GridBatch
+from forecast.scoring.measures import MEASURES, elementwise, with_roots
 
 _WINDOW = 7
 
@@ -116,6 +117,7 @@ class GridErrorSums:
             self._weights = area_weights(latitudes).to(deviation.device)[:, None]  # (Y, 1)
         self._climate = climate
         self._unit_range = unit_range
+        self._errors = elementwise("grid")
         self._sums: dict[str, Tensor] = {}
         self._frame_cells = 0
         self.windows = 0
@@ -127,8 +129,8 @@ class GridErrorSums:
         seen = torch.ones_like(truth) if mask is None else mask.double()
         error = (prediction - truth) * seen
         units = error * self._deviation
-        self._add("squared", error.square())
-        self._add("absolute", error.abs())
+        for name, function in self._errors.items():
+            self._add(name, function(error, prediction, truth) * seen)
         self._add("squared units", units.square())
         self._add("absolute units", units.abs())
         self._add("bias", units)
@@ -158,18 +160,22 @@ class GridErrorSums:
         """Divide the sums.
 
         Returns:
-            `mse`, `mae`, `rmse` of scaled values per cell and `mse_by_lead`; `units`, with `mse`,
+            The measures of grids in `MEASURES`, `mse`, `mae`, `rmse` of scaled values per cell, and
+            `mse_by_lead`; `units`, with `mse`,
             `mae`, `rmse` and `bias` of each channel; `openstl`, sums over a frame's cells, with
             `psnr` and `ssim` where scaled values lie in [0, 1]; `area`, with `rmse`, `mae`, `bias`,
             `acc` of each channel and `rmse_by_lead`, `acc_by_lead`; and the numbers of `windows`
             and observed `values`.
         """
         if not self.windows:
-            return {"mse": None, "mae": None, "rmse": None, "windows": 0, "values": 0}
+            nothing = with_roots("grid", dict.fromkeys(self._errors))
+            return {**nothing, "windows": 0, "values": 0}
         sums, count = self._sums, self._sums["count"]  # (H, C)
         total = float(count.sum())
-        mse = _quotient(sums["squared"].sum(), count.sum())
-        mae = _quotient(sums["absolute"].sum(), count.sum())
+        means: dict[str, float | None] = {}
+        for name in self._errors:
+            means[name] = _quotient(MEASURES[name].factor * sums[name].sum(), count.sum())
+        mse, mae = means["mse"], means["mae"]
         frames = self.windows * count.shape[0]
         openstl = {
             "mse": None if mse is None else mse * self._frame_cells,
@@ -179,12 +185,10 @@ class GridErrorSums:
             if name in sums:
                 openstl[name.replace(" ", "_")] = float(sums[name]) / frames
         result: dict[str, object] = {
-            "mse": mse,
-            "mae": mae,
-            "rmse": None if mse is None else math.sqrt(mse),
+            **with_roots("grid", means),
             "windows": self.windows,
             "values": int(total),
-            "mse_by_lead": _quotients(sums["squared"].sum(1), count.sum(1)),
+            "mse_by_lead": _quotients(sums["mse"].sum(1), count.sum(1)),
             "openstl": openstl,
             "units": self._by_channel("units", count, "bias"),
         }

@@ -23,6 +23,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from forecast.batch import EventBatch, Forecast, Scores, SeriesBatch
+from forecast.scoring.measures import (
+    MEASURES,
+    elementwise,
+    hit,
+    of_kind,
+    reciprocal_rank,
+    with_roots,
+)
 
 
 def ranks(
@@ -53,12 +61,12 @@ def link_ranks(scores: Float[Tensor, "n K"], batch: EventBatch) -> Float[Tensor,
 
 def mean_reciprocal_rank(places: Float[Tensor, " n"]) -> float:
     """Average 1 / rank."""
-    return float(places.double().reciprocal().mean())
+    return float(reciprocal_rank(places).mean())
 
 
 def hits(places: Float[Tensor, " n"], at: int = 10) -> float:
     """Give the share of ranks up to `at`."""
-    return float((places <= at).double().mean())
+    return float(hit(places, at).mean())
 
 
 def _counts(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,16 +162,16 @@ class LinkSums:
             self._false.append(scores.gather(1, batch.pair[:, None])[:, 0].double().cpu())
 
     def result(self) -> dict[str, object]:
-        """Give `mrr`, `hits_at_1`, `hits_at_10`, the number of `queries`, and `ap` and `auc`."""
+        """Means over ranks, such as `mrr`, the number of `queries`, and `ap` and `auc`."""
         places = torch.cat(self._ranks) if self._ranks else torch.empty(0)
         if not len(places):
             return {"mrr": None, "queries": 0}
         result: dict[str, object] = {
-            "mrr": mean_reciprocal_rank(places),
-            "hits_at_1": hits(places, 1),
-            "hits_at_10": hits(places, 10),
-            "queries": len(places),
+            name: float(row.of_rank(places).mean()) * row.factor
+            for name, row in of_kind("graph").items()
+            if row.of_rank
         }
+        result["queries"] = len(places)
         if self._true:
             true, false = torch.cat(self._true), torch.cat(self._false)
             scores = torch.cat([true, false])
@@ -203,6 +211,7 @@ class ValueSums:
 
     def __init__(self, undo: Callable[[Tensor], Tensor], *, least: float = 1e-3) -> None:
         self._undo, self._least = undo, least
+        self._errors = elementwise("graph")
         self._sums: dict[str, Tensor] = {}
         self.windows = 0
 
@@ -215,18 +224,17 @@ class ValueSums:
         else:
             assert batch.truth is not None
             target = batch.truth.T[None]  # (1, H, N)
-        truth = self._undo(target).double()
-        error = self._undo(answer.values).double() - truth
+        truth, prediction = self._undo(target).double(), self._undo(answer.values).double()
+        error = prediction - truth
         seen = torch.ones_like(error) if mask is None else mask.double()
         large = seen * (truth.abs() >= self._least)
-        relative = 100 * error.abs() / torch.where(large > 0, truth.abs(), 1.0)
-        for name, cells in {
-            "absolute": error.abs() * seen,
-            "squared": error.square() * seen,
-            "relative": relative * large,
-            "count": seen,
-            "large": large,
-        }.items():
+        sums = {"count": seen, "large": large}
+        for name, function in self._errors.items():
+            if _counted(name) == "large":
+                sums[name] = function(error, prediction, torch.where(large > 0, truth, 1.0)) * large
+            else:
+                sums[name] = function(error, prediction, truth) * seen
+        for name, cells in sums.items():
             amount = cells.sum((0, 2)).cpu()
             self._sums[name] = self._sums[name] + amount if name in self._sums else amount
         self.windows += len(error)
@@ -234,19 +242,24 @@ class ValueSums:
     def result(self) -> dict[str, object]:
         """Give `mae`, `rmse` and `mape` [%], over all leads and by lead, `windows` and `values`."""
         if not self.windows:
-            return {"mae": None, "rmse": None, "mape": None, "windows": 0, "values": 0}
+            nothing = with_roots("graph", dict.fromkeys(self._errors))
+            return {**nothing, "windows": 0, "values": 0}
         sums = self._sums
-
-        def each(name: str, count: str, *, root: bool = False) -> tuple[float, list[float]]:
-            leads = (sums[name] / sums[count].clamp(min=1)).tolist()
-            whole = float(sums[name].sum() / sums[count].sum().clamp(min=1))
-            return (math.sqrt(whole), [math.sqrt(one) for one in leads]) if root else (whole, leads)
-
+        means: dict[str, float | None] = {}
+        by_lead: dict[str, list[float]] = {}
+        for name in self._errors:
+            factor, count = MEASURES[name].factor, sums[_counted(name)]
+            by_lead[name] = (factor * sums[name] / count.clamp(min=1)).tolist()
+            means[name] = factor * float(sums[name].sum() / count.sum().clamp(min=1))
         result: dict[str, object] = {"windows": self.windows, "values": int(sums["count"].sum())}
-        for name, (whole, leads) in {
-            "mae": each("absolute", "count"),
-            "rmse": each("squared", "count", root=True),
-            "mape": each("relative", "large"),
-        }.items():
-            result |= {name: whole, f"{name}_by_lead": leads}
+        for name, whole in with_roots("graph", means).items():
+            root_of = MEASURES[name].root_of
+            leads = by_lead[root_of or name]
+            result[name] = whole
+            result[f"{name}_by_lead"] = [math.sqrt(one) for one in leads] if root_of else leads
         return result
+
+
+def _counted(measure: str) -> str:
+    """Cells that a measure is the mean over: a percentage needs a truth that is not near 0."""
+    return "large" if MEASURES[measure].unit == "percent" else "count"

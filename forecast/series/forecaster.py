@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from forecast.batch import Spec
 from forecast.models import MODELS
-from forecast.models.building import build, restore
+from forecast.models.building import build, described_briefly, restore
 from forecast.recipe import Recipe
 from forecast.series.covariates import Covariates
 from forecast.series.intervals import Calibration
@@ -51,6 +51,9 @@ class Forecaster:
     calibration: Calibration | None = None
     data: dict[str, Any]
     metrics: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return described_briefly(self)
 
     @property
     def batch_size(self) -> int:

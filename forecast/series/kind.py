@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from forecast import contracts
 from forecast.batch import Batches, SeriesBatch, Spec
 from forecast.catalogue.dataset import Split
 from forecast.contracts import DatasetInfo, Finished, Fold, Plan, too_short
-from forecast.errors import UsageError
+from forecast.errors import DataError, UsageError
 from forecast.models import MODELS, unread_covariates
 from forecast.recipe import Recipe
 from forecast.scoring.comparison import flat
@@ -25,13 +25,13 @@ from forecast.series import data as loading
 from forecast.series import memory_report, pictures, rolling_origin, score
 from forecast.series import predict as prediction
 from forecast.series import predict_files as files
+from forecast.series.context import read_context
 from forecast.series.data import SeriesData
 from forecast.series.forecaster import Forecaster
 from forecast.tables import reading
 from forecast.tables.formats import shown
 from forecast.training.loop import Fitted
 
-_MEASURES = ("mse", "mae", "rmse", "smape", "mase", "rmsse")
 NOUN = "tables"
 OPTIONS = frozenset[str](
     {
@@ -119,9 +119,21 @@ def predict(forecaster: Forecaster, source: Any, device: str, **options: Any) ->
 predict_files = files.predict_files
 
 
-def predict_frame(forecaster: Forecaster, frame: pl.DataFrame) -> pl.DataFrame:
-    """Forecast a frame in memory, as the model server does."""
-    return prediction.predict(forecaster, frame)
+def predict_frame(
+    forecaster: Forecaster, frame: pl.DataFrame, *, level: Sequence[float] | None = None
+) -> pl.DataFrame:
+    """Forecast a frame in memory, as the model server does.
+
+    Raises:
+        DataError: a series has fewer rows than the lookback, which an answer could not say.
+    """
+    table = read_context(forecaster, frame)
+    if short := prediction.too_short(forecaster, table):
+        raise DataError(
+            f"{short}.",
+            hint=f"Send at least the last {forecaster.spec.lookback} rows of each series.",
+        )
+    return prediction.predict_table(forecaster, table, level=level).frame
 
 
 restore = Forecaster.restored
@@ -275,9 +287,7 @@ class SeriesTask:
         return Finished(
             forecaster=forecaster,
             metrics=metrics,
-            figures=flat(metrics, _MEASURES)
-            | _interval_figures(metrics)
-            | _memory_figures(metrics),
+            figures=flat(metrics, "series") | _interval_figures(metrics) | _memory_figures(metrics),
             pictures=tuple(drawn),
         )
 

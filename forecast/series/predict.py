@@ -94,6 +94,15 @@ def predict(
     return predicted.frame
 
 
+def too_short(forecaster: Forecaster, table: Table) -> str:
+    """Say how many series have fewer rows than the lookback; empty if none has."""
+    lengths, lookback = np.diff(table.offsets), forecaster.spec.lookback
+    short = int((lengths < lookback).sum())
+    if not short:
+        return ""
+    return f"{short} of {len(lengths)} series have fewer rows than the lookback of {lookback}"
+
+
 def without_failing(
     forecaster: Forecaster, table: Table, future: Table | None = None
 ) -> tuple[Table, tuple[Failure, ...]]:
@@ -198,11 +207,8 @@ def predict_table(
     inputs, _ = series_data.filled(table, carried=spec.context is None)
     context = series_context.last_rows(table, inputs, rows, np.nan)  # (S, L, C)
     times = series_context.last_times(table, rows)  # (S, L)
-    if short := int((lengths < spec.lookback).sum()):
-        notices.append(
-            f"{short} of {len(lengths)} series have fewer rows than the lookback of "
-            f"{spec.lookback}; what they lack counts as missing."
-        )
+    if short := too_short(forecaster, table):
+        notices.append(f"{short}; what they lack counts as missing.")
     notices += _named_early(table, steps_ahead=spec.horizon)
     if new := forecaster.scaler.new_ids(table.ids):
         notices.append(

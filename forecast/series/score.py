@@ -20,7 +20,7 @@ from forecast.errors import DataError, UsageError
 from forecast.models import BASELINES, MODELS, building
 from forecast.models.protocols import ClosedForm
 from forecast.recipe import DataSection
-from forecast.scoring.measures import ErrorSums, IntervalSums, QuantileSums
+from forecast.scoring.sums import ErrorSums, IntervalSums, QuantileSums
 from forecast.series import data as loading
 from forecast.series import intervals, rolling_origin
 from forecast.series.data import SeriesData

@@ -11,7 +11,6 @@ import json
 import platform
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from forecast.catalogue.files import sha256_of
 from forecast.errors import UsageError
+from forecast.tracking import store
+from forecast.tracking.scratch import scratch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,12 +55,13 @@ def check_names(name: str, alias: str | None) -> None:
     if name and (
         not name.strip()
         or len(name) > 256
+        or len(name.encode(errors="replace")) > 255
         or re.search("[/:@]", name)
         or re.match(r"\.$|\.\.", name)
     ):
         raise UsageError(
-            f"A model cannot be registered as {name!r}: a name has at most 256 characters, none of "
-            "them / : or @, and does not start with two dots.",
+            f"A model cannot be registered as {name!r}: a name has at most 256 characters and 255 "
+            "bytes, none of them / : or @, and does not start with two dots.",
             hint="Choose a name such as etth1-itransformer.",
         )
     if not alias:
@@ -77,15 +79,15 @@ def check_names(name: str, alias: str | None) -> None:
 
 
 def describe(artefact: Path) -> dict[str, str]:
-    """Say in a few words of text what a trained forecaster is, as tags of its model.
+    """Check an artefact by its hashes, and put what it is into a few words: tags of its model.
 
     Raises:
         NotFoundError: the folder is not an artefact.
-        DataError: its description cannot be read.
+        DataError: a file of it is missing, changed or damaged.
     """
     from forecast import artefact as artefacts  # noqa: PLC0415
 
-    held = artefacts.describe(artefact)
+    held = artefacts.verify(artefact)
     scores = {
         f"{METRIC}test.{key}": f"{value:.6g}"
         for key, value in held["metrics"].get("test", {}).items()
@@ -98,6 +100,17 @@ def describe(artefact: Path) -> dict[str, str]:
         "digest": digest(artefact),
         **scores,
     }
+
+
+def verify(artefact: Path) -> None:
+    """Check all files of an artefact by their hashes.
+
+    Raises:
+        DataError: one is missing, changed or damaged.
+    """
+    from forecast import artefact as artefacts  # noqa: PLC0415
+
+    artefacts.verify(artefact)
 
 
 def digest(artefact: Path) -> str:
@@ -143,9 +156,9 @@ def log(
         model_id=made.model_id,
         signature=_signature(artefacts.describe(artefact)),
     )
-    with tempfile.TemporaryDirectory() as temporary:
-        _assemble(Path(temporary), written, artefact, example)
-        client.log_model_artifacts(made.model_id, temporary)
+    with scratch(store.home() / "scratch") as temporary:
+        _assemble(temporary / "model", written, artefact, example)
+        client.log_model_artifacts(made.model_id, str(temporary / "model"))
     client.finalize_logged_model(made.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
     return made.model_id
@@ -237,16 +250,32 @@ def _signature(description: Mapping[str, Any]) -> ModelSignature:
         return ModelSignature(inputs=cells, outputs=cells)
     if "graph" in description:
         return _graph_signature(description["graph"])
-    layout = description["layout"]
+    return _series_signature(description)
+
+
+def _series_signature(description: Mapping[str, Any]) -> ModelSignature:
+    """State the columns of a table: keys, variates, covariates; and the level of intervals."""
+    from mlflow.models import ModelSignature  # noqa: PLC0415
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema  # noqa: PLC0415
+
+    layout, codes = description["layout"], description.get("static", {})
     # An id such as 007 and a time in any notation stay what they are only as text.
     keys = [layout["id"], layout["time"]] if layout["kind"] == "long" else [layout["time"]]
-    described = [*layout["static"], *layout["levels"]]
+    # Of static words an artefact keeps the levels, of static numbers mean and deviation.
+    static = {
+        name: "double" if codes.get(name) and not isinstance(codes[name][0], str) else "string"
+        for name in layout["static"]
+    }
+    covariates = [*layout["past_covariates"], *layout["known_future"]]
     returned = dict.fromkeys(keys, "string") | dict.fromkeys(layout["values"], "double")
-    taken = returned | dict.fromkeys(described, "string")
+    taken = returned | dict.fromkeys(layout["levels"], "string") | static
+    taken |= dict.fromkeys(covariates, "double")
     inputs, outputs = (
         Schema([ColSpec(kind, name) for name, kind in side.items()]) for side in (taken, returned)
     )
-    return ModelSignature(inputs=inputs, outputs=outputs)
+    # No default but none: then the model's own quantiles say which intervals there are.
+    level = ParamSchema([ParamSpec("level", "double", default=[], shape=(-1,))])
+    return ModelSignature(inputs=inputs, outputs=outputs, params=level)
 
 
 def _graph_signature(graph: Mapping[str, Any]) -> ModelSignature:

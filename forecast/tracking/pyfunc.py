@@ -34,6 +34,12 @@ class Forecaster(PythonModel):
     ) -> pd.DataFrame:
         """Return the forecast that follows the last row of each series in `model_input`.
 
+        Args:
+            context: of the model.
+            model_input: past rows, at least the lookback of each series; behind them the rows of
+                what is known in advance.
+            params: `level`, of series the levels of prediction intervals [%].
+
         Raises:
             MlflowException: the table cannot be used; a server answers with its message.
         """
@@ -42,11 +48,22 @@ class Forecaster(PythonModel):
         from forecast.errors import ForecastError  # noqa: PLC0415
 
         try:
-            forecast = self.kind.predict_frame(self.forecaster, pl.from_pandas(model_input))
+            level = (params or {}).get("level")
+            options = {} if level is None or not len(level) else {"level": [*map(float, level)]}
+            forecast = self.kind.predict_frame(
+                self.forecaster, pl.from_pandas(model_input), **options
+            )
         except ForecastError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+            raise _bad(str(error)) from error
+        # What a request holds comes from anywhere, and a stack trace is no answer to it.
+        except Exception as error:
+            raise _bad(f"The rows cannot be forecast: {type(error).__name__}: {error}.") from error
         texts = pl.selectors.exclude(pl.selectors.float())
         return forecast.with_columns(texts.cast(pl.String)).to_pandas()
+
+
+def _bad(sentence: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(sentence)
 
 
 set_model(Forecaster())

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from forecast import atomic
 from forecast.errors import UsageError
-from forecast.tracking import model, store
+from forecast.tracking import model, process, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -129,7 +129,11 @@ def _start(target: Target, record: Record) -> None:
         return
     # What the run states already stays: MLflow refuses another value for a parameter, and
     # `mlflow run` has said where a run of its own comes from.
-    tags = {key: text for key, text in record["tags"].items() if key not in run.data.tags}
+    tags = {
+        key: text
+        for key, text in record["tags"].items()
+        if key not in run.data.tags or key in (process.HOST, process.PROCESS)
+    }
     params = {key: text for key, text in record["params"].items() if key not in run.data.params}
     client.log_batch(target.run_id, tags=[RunTag(_key(key), text) for key, text in tags.items()])
     if datasets := _datasets(record["datasets"]):
@@ -139,6 +143,21 @@ def _start(target: Target, record: Record) -> None:
         client.log_batch(target.run_id, params=short[first : first + _MOST_PARAMETERS])
     if long := {key: text for key, text in params.items() if len(text) > _LONGEST_PARAMETER}:
         client.log_dict(target.run_id, long, LONG_PARAMETERS)
+
+
+def close_dead(target: Target) -> None:
+    """End the runs beside this one whose processes were killed on this machine."""
+    client = target.client
+    mine = client.get_run(target.run_id)
+    host = process.tags()[process.HOST]
+    running = client.search_runs(
+        [mine.info.experiment_id],
+        filter_string=f"attributes.status = 'RUNNING' and tags.`{process.HOST}` = '{host}'",
+        max_results=100,
+    )
+    for run in running:
+        if run.info.run_id != target.run_id and process.is_dead(run.data.tags):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _existing(client: MlflowClient, record: Record) -> Run | None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +16,16 @@ from urllib.parse import unquote, urlsplit
 
 from forecast.errors import DataError, NotFoundError, UsageError, nearest
 from forecast.tracking import model, records, store
+from forecast.tracking.deadline import while_growing
 from forecast.tracking.records import Target
+from forecast.tracking.scratch import scratch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 _EXPERIMENT = "forecast"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def add(artefact: Path, name: str, alias: str | None = None) -> int:
@@ -103,10 +105,15 @@ def promote(name: str, version: int | str, alias: str) -> None:
     Raises:
         UsageError: MLflow does not allow such an alias.
         NotFoundError: there is no such model or version.
+        DataError: its artefact is damaged.
     """
     model.check_names(name, alias)
     with store.client() as client:
         found = _version(client, name, str(version))
+        # An alias is what others load without looking: it names nothing that cannot be loaded.
+        place = client.get_model_version_download_uri(name, found.version)
+        uri = f"models:/{name}/{found.version}"
+        model.verify(_fetched(uri, place, found.tags.get("digest", "")))
         client.set_registered_model_alias(name, alias, found.version)
 
 
@@ -151,10 +158,26 @@ def resolve(uri: str, *, cache: Path | None = None) -> Path:
         )
     with store.client() as client:
         place, digest = (_registered_place if scheme == "models" else _run_place)(client, rest)
-        folder = _local(place)
-        if folder is None:
-            key = digest or hashlib.sha256(place.encode()).hexdigest()
-            folder = _downloaded(place, cache or store.home() / "cache", key)
+        return _fetched(uri, place, digest, cache)
+
+
+def _fetched(uri: str, place: str, digest: str, cache: Path | None = None) -> Path:
+    """Return the artefact at a place, downloaded if need be, with the digest that was registered.
+
+    Raises:
+        DataError: the digest is none, or there is no such artefact at that place.
+    """
+    # It names a folder of the cache, and comes from whoever may write to the registry.
+    if digest and not _SHA256.fullmatch(digest):
+        raise DataError(
+            f"The registry's tag `digest` of {uri} is {digest[:100]!r}, and not a sha256 of 64 hex "
+            "digits.",
+            hint="Register the artefact anew: forecast registry add FOLDER --name NAME",
+        )
+    folder = _local(place)
+    if folder is None:
+        key = digest or hashlib.sha256(place.encode()).hexdigest()
+        folder = _downloaded(place, cache or store.home() / "cache", key)
     artefact = _artefact_in(folder, uri)
     if digest and model.digest(artefact) != digest:
         raise DataError(
@@ -302,17 +325,26 @@ def _downloaded(place: str, cache: Path, key: str) -> Path:
     folder = cache / key
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=cache, prefix=".partial-"))
-    try:
-        download_artifacts(
-            artifact_uri=place, dst_path=str(temporary), tracking_uri=store.tracking_uri()
+    with scratch(cache) as temporary:
+        target = temporary / "model"
+        target.mkdir()
+        while_growing(
+            lambda: sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
+            f"The tracking server {store.shown(store.tracking_uri())}",
+            download_artifacts,
+            artifact_uri=place,
+            dst_path=str(target),
+            tracking_uri=store.tracking_uri(),
         )
+        for file in target.rglob("*"):
+            if file.is_symlink() or not (file.is_dir() or file.is_file()):
+                raise DataError(
+                    f"{place} holds {file.name!r}, which is a link or no regular file.",
+                    hint="Register the artefact anew from a folder of plain files.",
+                )
         # When another process was first, its folder holds the same content.
         with contextlib.suppress(OSError):
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            target.rename(folder)
     return folder
 
 

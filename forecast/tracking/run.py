@@ -18,18 +18,20 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
-from forecast.contracts import DatasetInfo
 from forecast.errors import ForecastError, UsageError
-from forecast.tracking import model, records, store
+from forecast.tracking import model, process, records, store
 from forecast.tracking.records import Record, Target
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from forecast.contracts import DatasetInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +43,8 @@ _BATCH_SECONDS = 2.0
 # A server that failed is tried again at most this often, and never for metrics alone.
 _RETRY_SECONDS = 60.0
 _FLUSH_SECONDS = 2.0
+# So long the work waits for a server to open the run; after that it begins without.
+_START_SECONDS = 3.0
 
 
 class Run:
@@ -64,6 +68,7 @@ class Run:
         self._due = time.monotonic() + _BATCH_SECONDS
         self._sending: Future[None] | None = None
         self._finished = False
+        self._opened_late = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
 
     @classmethod
@@ -110,10 +115,10 @@ class Run:
             "name": name,
             "time": _now(),
             "params": {key: str(value) for key, value in params.items()},
-            "tags": {**source, "mlflow.user": _user(), **tags},
+            "tags": {**source, "mlflow.user": _user(), **process.tags(), **tags},
             "datasets": [asdict(dataset) for dataset in datasets],
         }
-        run._call(run._begin, record)
+        run._open(record)
         return run
 
     def __enter__(self) -> Self:
@@ -206,6 +211,14 @@ class Run:
             return function(*args, **kwargs)
         return self._thread.submit(function, *args, **kwargs).result()
 
+    def _open(self, record: Record) -> None:
+        """Begin in the run's thread; a server may take longer than the work will wait."""
+        begun = self._thread.submit(self._begin, record)
+        try:
+            begun.result(_START_SECONDS if store.is_server(self.uri) else None)
+        except FutureTimeoutError:
+            self._opened_late = True
+
     def _begin(self, record: Record) -> None:
         target = None
         try:
@@ -215,10 +228,12 @@ class Run:
             record = {**record, "run_id": target.run_id}
             records.send(target, record)
             self._target = target
-        except UsageError:
-            raise
+            with contextlib.suppress(Exception):
+                records.close_dead(target)
         # Artifact places raise the errors of their own libraries, and none may end a training.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if isinstance(error, UsageError) and not self._opened_late:
+                raise
             if target and target.run_id and records.refused(error):
                 records.warn_refused(record, error)
                 self._target = target

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from forecast.errors import NotFoundError, nearest
+from forecast.scoring.comparison import more_is_better
 from forecast.tracking import store
 
+# The tag of a run that is a part of another figure, such as a window of a backtest.
+PART = "forecast.part"
 # What may differ between runs that are repeats of one another.
 _REPEATED = ("train.seed", "train.threads", "train.device", "train.checkpoint_seconds")
 
@@ -65,12 +68,12 @@ class Group:
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def best_baseline(self, metric: str, *, more: bool = False) -> tuple[str, float] | None:
+    def best_baseline(self, metric: str, *, more: bool | None = None) -> tuple[str, float] | None:
         """Name the baseline with the best figure, such as `test_mse`, of the newest run.
 
         Args:
             metric: the figure.
-            more: it is the better the larger it is.
+            more: it is the better the larger it is; None for what `MEASURES` says.
         """
         found = [
             (value, name.removesuffix(f"_{metric}"))
@@ -79,6 +82,7 @@ class Group:
         ]
         if not found:
             return None
+        more = more_is_better(metric) if more is None else more
         value, name = (max if more else min)(found)
         return name, value
 
@@ -110,6 +114,7 @@ def tracked_runs(
             max_results=most,
             order_by=["attributes.start_time DESC"],
         )
+        # A window of a backtest is a part of one figure; it is compared when it is named.
         runs = [
             TrackedRun(
                 run_id=one.info.run_id,
@@ -119,6 +124,7 @@ def tracked_runs(
                 metrics=dict(one.data.metrics),
             )
             for one in entities
+            if names or PART not in one.data.tags
         ]
     # A trial of a tuning has a few settings alone, and is compared by `tune`.
     runs = [run for run in runs if run.params.get("window.lookback")]

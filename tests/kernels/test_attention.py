@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -176,8 +177,10 @@ def test_explain_names_a_backend_and_a_reason_for_every_operation():
 def test_a_kernel_that_fails_its_check_is_replaced_with_a_warning(monkeypatch):
     q, k, v = draw(4, 4)
     kernel = dispatch.Choice("triton", "for this test")
-    monkeypatch.setattr(room, "choose", lambda *_, **__: kernel)
-    monkeypatch.setattr(room, "self_check", lambda *_: "its values differ")
+    failing = replace(
+        room.OPERATION, choose=lambda *_, **__: kernel, check=lambda *_: "its values differ"
+    )
+    monkeypatch.setattr(room, "OPERATION", failing)
     with pytest.warns(RuntimeWarning, match="its values differ. 'tiled' runs instead"):
         out = attention(q, k, v, causal=True)
     torch.testing.assert_close(out, attention(q, k, v, causal=True, backend="reference"))

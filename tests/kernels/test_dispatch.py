@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forecast.kernels.dispatch import disagreement
+from forecast.errors import UsageError
+from forecast.kernels.dispatch import Choice, Operation, disagreement
 
 
 def square(x):
@@ -42,3 +43,37 @@ def test_disagreement(fast, words):
     reason = disagreement(fast, square, [torch.linspace(-2, 2, 9)], 1e-5)
     assert reason.startswith(words)
     assert bool(reason) == bool(words)
+
+
+def test_an_operation_checks_a_chosen_triton_form_and_refuses_a_named_one_that_cannot_run():
+    asked: list[tuple[object, ...]] = []
+
+    def obstacle(backend, device, dtype, *, width=1):
+        asked.append((backend, width))
+        return "it is too wide" if backend == "slow" and width > 8 else ""
+
+    operation = Operation(
+        name="stand-in",
+        backends={"slow": "json", "fast": "math", "triton": "ast"},
+        fallback="fast",
+        choose=lambda device, dtype, *, width=1: Choice("triton" if width > 1 else "slow", "width"),
+        obstacle=obstacle,
+        check=lambda device, dtype: "" if dtype == torch.float32 else "its values differ",
+        calls={"stand-in": {}, "stand-in, wide": {"width": 2}},
+    )
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    assert operation.resolve("auto", cpu, torch.float32).__name__ == "json"
+    assert operation.resolve("auto", cpu, torch.float32, width=2).__name__ == "ast"
+    with pytest.warns(RuntimeWarning, match="form of stand-in is not used: its values differ"):
+        assert operation.resolve("auto", cpu, half, width=2).__name__ == "math"
+    assert not asked  # what `auto` runs, `choose` answers for
+    assert operation.resolve("slow", cpu, half, width=8).__name__ == "json"
+    with pytest.raises(UsageError, match="backend='slow' cannot run stand-in: it is too wide"):
+        operation.resolve("slow", cpu, half, width=9)
+    with pytest.raises(UsageError, match="'fats' is no backend"):
+        operation.resolve("fats", cpu, half)
+    assert asked == [("slow", 8), ("slow", 9)]
+    assert operation.explain(cpu, half) == [
+        ("stand-in", "slow", "width"),
+        ("stand-in, wide", "triton", "width"),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,8 +143,10 @@ def test_a_named_kernel_that_cannot_run_says_why(monkeypatch):
 
 def test_a_kernel_that_fails_its_check_is_replaced_with_a_warning(monkeypatch):
     kernel = dispatch.Choice("triton", "for this test")
-    monkeypatch.setattr(room, "choose", lambda *_, **__: kernel)
-    monkeypatch.setattr(room, "self_check", lambda *_: "its values differ")
+    failing = replace(
+        room.OPERATION, choose=lambda *_, **__: kernel, check=lambda *_: "its values differ"
+    )
+    monkeypatch.setattr(room, "OPERATION", failing)
     with pytest.warns(RuntimeWarning, match="its values differ. 'tiled' runs instead"):
         out = gated(draw(4, 4))
     torch.testing.assert_close(out, gated(draw(4, 4), backend="reference"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -241,8 +242,11 @@ def test_self_check_runs_the_kernels_against_the_reference(monkeypatch, flaw, wo
 
 def test_a_kernel_that_fails_its_check_is_replaced_with_a_warning(monkeypatch):
     q, k, v = inputs(9)
-    monkeypatch.setattr(room, "choose", lambda *_, **__: dispatch.Choice("triton", "for this test"))
-    monkeypatch.setattr(room, "self_check", lambda *_: "its measure differs")
+    kernel = dispatch.Choice("triton", "for this test")
+    failing = replace(
+        room.OPERATION, choose=lambda *_, **__: kernel, check=lambda *_: "its measure differs"
+    )
+    monkeypatch.setattr(room, "OPERATION", failing)
     with pytest.warns(RuntimeWarning, match="its measure differs. 'tiled' runs instead"):
         out = probsparse(q, k, v, mode="exact")
     assert torch.equal(out, probsparse(q, k, v, mode="exact", backend="tiled"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,10 @@ def test_a_row_tells_what_runs_and_a_named_kernel_says_why_it_cannot():
 
 def test_a_kernel_that_fails_its_check_is_replaced_with_a_warning(monkeypatch):
     kernel = dispatch.Choice("triton", "for this test")
-    monkeypatch.setattr(room, "choose", lambda *_, **__: kernel)
-    monkeypatch.setattr(room, "self_check", lambda *_: "its values differ")
+    failing = replace(
+        room.OPERATION, choose=lambda *_, **__: kernel, check=lambda *_: "its values differ"
+    )
+    monkeypatch.setattr(room, "OPERATION", failing)
     (scores, values), offsets = draw([4])
     with pytest.warns(RuntimeWarning, match="its values differ. 'ragged' runs instead"):
         attend(scores, values, offsets)

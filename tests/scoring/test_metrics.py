@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from forecast.scoring import measures
-from forecast.scoring.measures import ErrorSums, IntervalSums, QuantileSums
+from forecast.scoring.sums import ErrorSums, IntervalSums, QuantileSums
 
 
 def test_two_by_two_by_hand():

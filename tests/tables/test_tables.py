@@ -103,7 +103,7 @@ def zstandard(content):
         SEMICOLONS.encode(),
         SEMICOLONS.replace(";", "\t").encode(),
         SEMICOLONS.replace(";", "|").encode(),
-        gzip.compress(PLAIN.encode()),
+        gzip.compress(PLAIN.encode(), mtime=0),
         bz2.compress(PLAIN.encode()),
         lzma.compress(PLAIN.encode()),
         zstandard(PLAIN.encode()),
@@ -575,7 +575,11 @@ REFUSED = {
     "a picture": (b"\x89PNG\r\n\x1a\n", {}, r"This is a picture"),
     "a workbook": (zipped("[Content_Types].xml", "xl/workbook.xml"), {}, r"Excel workbook"),
     "two files": (zipped("a.csv", "b.csv"), {}, r"holds 2 files \(a.csv, b.csv\)"),
-    "half a gzip": (gzip.compress(PLAIN.encode())[:-9], {}, r"gzip data are damaged or cut short"),
+    "half a gzip": (
+        gzip.compress(PLAIN.encode(), mtime=0)[:-9],
+        {},
+        r"gzip data are damaged or cut short",
+    ),
     "half a zstd": (zstandard(PLAIN.encode())[:-5], {}, r"zstd data are damaged"),
     "half a parquet": (b"PAR1 and no more", {}, r"Parquet file is damaged"),
 }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from forecast import artefact, recipe
+from forecast.batch import Spec
+from forecast.models.building import build
+from forecast.series.forecaster import Forecaster
+from forecast.series.scaling import Scaler
 from forecast.tables.reading import Layout
 from forecast.tracking import store
 
@@ -44,24 +48,30 @@ def uri(make_store: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.fixture
 def make_artefact(tmp_path: Path) -> Callable[..., Path]:
-    """Write what a trained forecaster's folder states, with weights that nobody reads."""
+    """Save a small forecaster that nobody has trained."""
 
     def make(name: str = "artefact", *, mse: float = 0.4) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "weights.safetensors").write_bytes(b"weights")
-        (folder / "arrays.safetensors").write_bytes(b"arrays")
         columns = ("load", "temp")
-        layout = Layout(kind="wide", time="date", values=columns, variates=columns)
-        description = {
-            "format": 1,
-            "model": "itransformer",
-            "spec": {"lookback": 4, "horizon": 2},
-            "layout": dataclasses.asdict(layout),
-            "data": {"source": "some/where/etth1.csv", "digest": "d" * 64},
-            "metrics": {"test": {"mse": mse, "mae": 0.5, "windows": 7, "units": {"load": {}}}},
-        }
-        (folder / "forecaster.json").write_text(json.dumps(description))
-        return folder
+        spec = Spec(lookback=4, horizon=2, variates=2, frequency="h", context=4)
+        resolved = recipe.from_dict(
+            {
+                "data": {"source": "some/where/etth1.csv"},
+                "window": {"lookback": 4, "horizon": 2},
+                "model": {"name": "itransformer", "width": 4, "heads": 1, "layers": 1},
+            }
+        )
+        forecaster = Forecaster(
+            model=build(resolved.model, resolved.model_config, spec),
+            recipe=resolved,
+            spec=spec,
+            scaler=Scaler(mean=np.zeros((1, 2)), deviation=np.ones((1, 2)), ids=("",)),
+            columns=columns,
+            layout=Layout(kind="wide", time="date", values=columns, variates=columns),
+            ridge=None,
+            data={"source": "some/where/etth1.csv", "digest": "d" * 64},
+            metrics={"test": {"mse": mse, "mae": 0.5, "windows": 7, "units": {"load": {}}}},
+        )
+        artefact.save(tmp_path / name, forecaster)
+        return tmp_path / name
 
     return make

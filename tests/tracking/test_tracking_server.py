@@ -25,7 +25,7 @@ from forecast.errors import ForecastError
 from forecast.models import building
 from forecast.series import data as loading
 from forecast.series.forecaster import Forecaster
-from forecast.series.predict import predict_frame
+from forecast.series.kind import predict_frame
 from forecast.tables import reading
 from forecast.tracking import Run, promote, resolve, rows, show
 

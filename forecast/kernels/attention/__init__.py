@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forecast.errors import UsageError
 from forecast.kernels import dispatch
-from forecast.kernels.dispatch import Choice
+from forecast.kernels.dispatch import Choice, Operation
 
 BACKENDS = {
     "direct": "forecast.kernels.attention.direct",
@@ -72,27 +72,16 @@ def attention(
         )
     if window is not None and window < 1:
         raise UsageError(f"window={window}; a window is at least 1.", hint="Use window=None.")
-    if backend == "auto":
-        mask: Mask = "causal" if causal else "none"
-        if window is not None or (causal and (key_padding is not None or queries != keys)):
-            mask = "stored"
-        elif key_padding is not None:
-            mask = "padding"
-        choice = choose(
-            q.device, q.dtype, head_width=width, mask=mask, dropout=dropout > 0, keys=keys,
-            scores=q.shape[0] * q.shape[1] * queries * keys,
-        )  # fmt: skip
-        backend = choice.backend
-        if backend == "triton" and (reason := self_check(q.device, q.dtype)):
-            backend = "tiled"
-            dispatch.warn_fallback("attention", reason, backend)
-    elif backend == "triton":
-        obstacle = dispatch.triton_obstacle(q.device, q.dtype, width)
-        dispatch.require("attention", backend, obstacle)
-    elif backend == "direct":
-        masked = causal or window is not None or key_padding is not None
-        dispatch.require("attention", backend, "it takes no mask" if masked else "")
-    return dispatch.form(BACKENDS, backend).attention(
+    mask: Mask = "causal" if causal else "none"
+    if window is not None or (causal and (key_padding is not None or queries != keys)):
+        mask = "stored"
+    elif key_padding is not None:
+        mask = "padding"
+    form = OPERATION.resolve(
+        backend, q.device, q.dtype, head_width=width, mask=mask, dropout=dropout > 0, keys=keys,
+        scores=q.shape[0] * q.shape[1] * queries * keys,
+    )  # fmt: skip
+    return form.attention(
         q, k, v, causal=causal, window=window, key_padding=key_padding, dropout=dropout,
         scale=1 / math.sqrt(width) if scale is None else scale,
     )  # fmt: skip
@@ -135,20 +124,17 @@ def choose(
     return Choice("sdpa", "torch has a fused form of it")
 
 
-def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Return what `auto` chooses for each kind of call, and why."""
-    return [
-        choose(device, dtype).row("attention"),
-        choose(device, dtype, keys=8, scores=1 << 16).row("attention, few keys"),
-        choose(device, dtype, dropout=True).row("attention, dropout"),
-        choose(device, dtype, mask="padding").row("attention, key padding"),
-        choose(device, dtype, mask="stored").row("attention, window"),
-    ]
+def _obstacle(
+    backend: str, device: torch.device, dtype: torch.dtype, *, head_width: int, mask: Mask, **_: Any
+) -> str:
+    if backend == "triton":
+        return dispatch.triton_obstacle(device, dtype, head_width)
+    return "it takes no mask" if backend == "direct" and mask != "none" else ""
 
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
+    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
         torch.randn(2, 2, length, 64, generator=generator).to(device, dtype)
@@ -172,3 +158,21 @@ def self_check(device: torch.device, dtype: torch.dtype) -> str:
         for causal in (False, True)
     )
     return next(filter(None, reasons), "")
+
+
+OPERATION = Operation(
+    name="attention",
+    backends=BACKENDS,
+    fallback="tiled",
+    choose=choose,
+    obstacle=_obstacle,
+    check=self_check,
+    calls={
+        "attention": {},
+        "attention, few keys": {"keys": 8, "scores": 1 << 16},
+        "attention, dropout": {"dropout": True},
+        "attention, key padding": {"mask": "padding"},
+        "attention, window": {"mask": "stored"},
+    },
+)
+explain = OPERATION.explain

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from forecast.kernels import dispatch
-from forecast.kernels.dispatch import Choice
+from forecast.kernels.dispatch import Choice, Operation
 
 BACKENDS = {
     "reference": "forecast.kernels.gated.reference",
@@ -39,36 +39,27 @@ def gated(
     Raises:
         UsageError: a named backend cannot run here.
     """
-    if backend == "auto":
-        backend = choose(both.device, both.dtype).backend
-        if backend == "triton" and (reason := self_check(both.device, both.dtype)):
-            backend = "tiled"
-            dispatch.warn_fallback("gated", reason, backend)
-    elif backend == "triton":
-        dispatch.require("gated", backend, dispatch.triton_obstacle(both.device, both.dtype))
+    form = OPERATION.resolve(backend, both.device, both.dtype)
     # One draw of torch's generator a call: saving its state is enough to resume.
     seed = int(torch.randint(2**62, ())) if dropout else 0
-    return dispatch.form(BACKENDS, backend).gated(both, dropout=dropout, seed=seed)
+    return form.gated(both, dropout=dropout, seed=seed)
 
 
 def choose(device: torch.device, dtype: torch.dtype) -> Choice:
     """Choose the form that `auto` runs."""
     if device.type != "cuda":
         return Choice("tiled", "its tiles stay in the processor's cache")
-    obstacle = dispatch.triton_obstacle(device, dtype)
-    if obstacle:
-        return Choice("tiled", obstacle)
-    return Choice("triton", "one pass over memory; checked against the reference once")
+    why = "one pass over memory; checked against the reference once"
+    return dispatch.triton_or("tiled", device, _obstacle("triton", device, dtype), why)
 
 
-def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Return what `auto` chooses, and why."""
-    return [choose(device, dtype).row("gated")]
+def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    return dispatch.triton_obstacle(device, dtype) if backend == "triton" else ""
 
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
+    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
     both = torch.randn(65, 2 * 130, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     trial, exact = (
         functools.partial(dispatch.form(BACKENDS, name).gated, dropout=0.3, seed=1 << 40)
@@ -76,3 +67,15 @@ def self_check(device: torch.device, dtype: torch.dtype) -> str:
     )
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     return dispatch.disagreement(trial, exact, (both,), tolerance)
+
+
+OPERATION = Operation(
+    name="gated",
+    backends=BACKENDS,
+    fallback="tiled",
+    choose=choose,
+    obstacle=_obstacle,
+    check=self_check,
+    calls={"gated": {}},
+)
+explain = OPERATION.explain

@@ -12,6 +12,7 @@ Source: Voelker, Kajic and Eliasmith, "Legendre Memory Units", NeurIPS 2019.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from forecast.errors import UsageError
 from forecast.kernels import dispatch
-from forecast.kernels.dispatch import Choice
+from forecast.kernels.dispatch import Choice, Operation
 from forecast.kernels.lmu.system import System, least_order, read_out
 
 __all__ = ["BACKENDS", "System", "choose", "explain", "least_order", "memory", "read_out"]
@@ -35,6 +36,7 @@ BACKENDS = {
 _FEW_STEPS = 3
 # Beyond it the matrix of the scan no longer fits into the shared memory of smaller GPUs.
 _WIDEST = 64
+_IRREGULAR = "steps of different length need one product each"
 
 
 def memory(
@@ -77,18 +79,9 @@ def memory(
         u = u.float()
     if initial is None:
         initial = u.new_zeros(count, order)
-    if backend == "auto":
-        backend = choose(u.device, u.dtype, order=order, steps=steps, regular=regular).backend
-        if backend == "triton" and (reason := self_check(u.device)):
-            backend = "chunk"
-            dispatch.warn_fallback("lmu", reason, backend)
-    else:
-        only = "" if regular else "steps of different length need one product each"
-        dispatch.require("lmu", backend, only if backend not in ("reference", "step") else "")
-        if backend == "triton":
-            dispatch.require("lmu", backend, _triton_obstacle(u.device, u.dtype, order))
+    form = OPERATION.resolve(backend, u.device, u.dtype, order=order, steps=steps, regular=regular)
     with torch.autocast(u.device.type, enabled=False):
-        return dispatch.form(BACKENDS, backend).memory(u, initial.to(u.dtype), systems)
+        return form.memory(u, initial.to(u.dtype), systems)
 
 
 def choose(
@@ -101,25 +94,21 @@ def choose(
 ) -> Choice:
     """Choose the form that `auto` runs."""
     if not regular:
-        return Choice("step", "steps of different length need one product each")
+        return Choice("step", _IRREGULAR)
     if steps <= _FEW_STEPS:
         return Choice("step", "so few steps are faster one by one")
-    obstacle = _triton_obstacle(device, dtype, order)
-    if obstacle or device.type != "cuda":
-        return Choice("chunk", obstacle or "Triton's interpreter is for tests")
-    return Choice("triton", "the scan is one launch; checked against the reference once")
+    obstacle = _obstacle("triton", device, dtype, order=order, regular=regular)
+    why = "the scan is one launch; checked against the reference once"
+    return dispatch.triton_or("chunk", device, obstacle, why)
 
 
-def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Return what `auto` chooses for each kind of call, and why."""
-    return [
-        choose(device, dtype).row("lmu"),
-        choose(device, dtype, steps=1).row("lmu, one step"),
-        choose(device, dtype, regular=False).row("lmu, irregular steps"),
-    ]
-
-
-def _triton_obstacle(device: torch.device, dtype: torch.dtype, order: int) -> str:
+def _obstacle(
+    backend: str, device: torch.device, dtype: torch.dtype, *, order: int, regular: bool, **_: Any
+) -> str:
+    if not regular and backend not in ("reference", "step"):
+        return _IRREGULAR
+    if backend != "triton":
+        return ""
     if dtype == torch.float64:
         return "the kernel computes in float32"
     if order > _WIDEST:
@@ -128,13 +117,31 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype, order: int) -> st
 
 
 @functools.cache
-def self_check(device: torch.device) -> str:
-    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
+def self_check(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
-    u, initial = (torch.randn(33, size, generator=generator).to(device) for size in (130, 40))
+    u, initial = (
+        torch.randn(33, size, generator=generator).to(device, dtype) for size in (130, 40)
+    )
     systems = [System(40, 168.0)] * 130
     fast, reference = (
         functools.partial(dispatch.form(BACKENDS, name).memory, systems=systems)
         for name in ("triton", "reference")
     )
     return dispatch.disagreement(fast, reference, (u, initial), 1e-4)
+
+
+OPERATION = Operation(
+    name="lmu",
+    backends=BACKENDS,
+    fallback="chunk",
+    choose=choose,
+    obstacle=_obstacle,
+    check=self_check,
+    calls={
+        "lmu": {},
+        "lmu, one step": {"steps": 1},
+        "lmu, irregular steps": {"regular": False},
+    },
+)
+explain = OPERATION.explain

@@ -16,6 +16,7 @@ Source: Behrouz et al., "Titans", arXiv 2501.00663; Yang et al., "Gated Delta Ne
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from forecast.errors import UsageError
 from forecast.kernels import dispatch
-from forecast.kernels.dispatch import Choice
+from forecast.kernels.dispatch import Choice, Operation
 from forecast.kernels.neural_memory import deep
 from forecast.kernels.neural_memory.deep import deep_memory
 from forecast.kernels.neural_memory.deep_reference import CHUNK as DEEP_CHUNK
@@ -100,17 +101,13 @@ def memory(
             f"The state has {have} momentum, and the gates have {want} momentum.",
             hint="Give the state that a call with the same kind of gates returned.",
         )
-    if backend == "auto":
-        backend = choose(q.device, dtype, width=width, tokens=tokens, gradient=gradient).backend
-        if backend == "triton" and (reason := self_check(q.device)):
-            backend = "chunk"
-            dispatch.warn_fallback("memory", reason, backend)
-    elif backend == "triton":
-        dispatch.require("memory", backend, _triton_obstacle(q.device, dtype, width, gradient))
+    form = OPERATION.resolve(
+        backend, q.device, dtype, width=width, tokens=tokens, gradient=gradient
+    )
     inputs = [None if x is None else x.to(dtype) for x in (q, k, v, *gate)]
     held = State(*(None if x is None else x.to(dtype) for x in state))  # pyright: ignore[reportArgumentType]
     with torch.autocast(q.device.type, enabled=False):
-        answer, held = dispatch.form(BACKENDS, backend).memory(*inputs, held, gradient)
+        answer, held = form.memory(*inputs, held, gradient)
     return answer.to(v.dtype), held
 
 
@@ -125,24 +122,22 @@ def choose(
     """Choose the form that `auto` runs."""
     if tokens <= _FEW_TOKENS:
         return Choice("reference", "so few tokens are faster one by one")
-    obstacle = _triton_obstacle(device, dtype, width, gradient)
-    if obstacle or device.type != "cuda":
-        return Choice("chunk", obstacle or "Triton's interpreter is for tests")
-    return Choice("triton", "the state stays on the chip; checked against the reference once")
+    obstacle = _obstacle("triton", device, dtype, width=width, gradient=gradient)
+    why = "the state stays on the chip; checked against the reference once"
+    return dispatch.triton_or("chunk", device, obstacle, why)
 
 
-def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Return what `auto` chooses for each kind of call, and why."""
-    return [
-        choose(device, dtype).row("memory"),
-        choose(device, dtype, tokens=1).row("memory, one token"),
-        *deep.explain(),
-    ]
-
-
-def _triton_obstacle(
-    device: torch.device, dtype: torch.dtype, width: int, gradient: Gradient
+def _obstacle(
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    width: int,
+    gradient: Gradient,
+    **_: Any,
 ) -> str:
+    if backend != "triton":
+        return ""
     if gradient == "chunk":
         return "the kernel's chunks are shorter than a mini-batch"
     if dtype == torch.float64:
@@ -153,14 +148,14 @@ def _triton_obstacle(
 
 
 @functools.cache
-def self_check(device: torch.device) -> str:
-    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
+def self_check(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     q, k, v, held = (
-        torch.randn(2, 2, length, 40, generator=generator).to(device)
+        torch.randn(2, 2, length, 40, generator=generator).to(device, dtype)
         for length in (130, 130, 130, 80)
     )
-    numbers = (torch.randn(2, 2, 130, generator=generator).to(device) for _ in range(3))
+    numbers = (torch.randn(2, 2, 130, generator=generator).to(device, dtype) for _ in range(3))
 
     def run(backend: str, *inputs: Tensor) -> Tensor:
         q, k, v, held, *numbers = inputs
@@ -171,3 +166,19 @@ def self_check(device: torch.device) -> str:
 
     fast, reference = (functools.partial(run, name) for name in ("triton", "reference"))
     return dispatch.disagreement(fast, reference, (q, k, v, held, *numbers), 1e-4)
+
+
+OPERATION = Operation(
+    name="memory",
+    backends=BACKENDS,
+    fallback="chunk",
+    choose=choose,
+    obstacle=_obstacle,
+    check=self_check,
+    calls={"memory": {}, "memory, one token": {"tokens": 1}},
+)
+
+
+def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
+    """Rows of operation, backend and reason, of both memories."""
+    return [*OPERATION.explain(device, dtype), *deep.OPERATION.explain(device, dtype)]

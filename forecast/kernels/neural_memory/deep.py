@@ -9,13 +9,14 @@ Letters: B batch, H heads, T tokens, K key width, R inner width, V value width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from forecast.errors import UsageError
-from forecast.kernels import dispatch
-from forecast.kernels.dispatch import Choice
+from forecast.kernels.dispatch import Choice, Operation
 from forecast.kernels.neural_memory.deep_reference import CHUNK, DeepState, Layers
 from forecast.kernels.neural_memory.gates import Gates
 
@@ -66,10 +67,7 @@ def deep_memory(
             f"The state has {have} momentum, and the gates have {want} momentum.",
             hint="Give the state that a call with the same kind of gates returned.",
         )
-    if backend == "auto":
-        backend = choose(q.shape[2], state.place).backend
-    elif backend == "chunk":
-        dispatch.require("deep_memory", backend, _chunk_obstacle(state.place))
+    form = OPERATION.resolve(backend, q.device, dtype, tokens=q.shape[2], place=state.place)
     inputs = [None if x is None else x.to(dtype) for x in (q, k, v, *gate)]
     held = DeepState(
         Layers(*(x.to(dtype) for x in state.change)),
@@ -78,32 +76,52 @@ def deep_memory(
         state.place,
     )
     with torch.autocast(q.device.type, enabled=False):
-        answer, held = dispatch.form(BACKENDS, backend).memory(*inputs, first, held)
+        answer, held = form.memory(*inputs, first, held)
     return answer.to(v.dtype), held
 
 
 def begin(first: Layers, batch: int, *, momentum: bool) -> DeepState:
-    """Return the state before the first token of streams: nothing has been learned."""
+    """Give the state before the first token of streams: nothing has been learned."""
     nothing = Layers(*(x.new_zeros(batch, *x.shape) for x in first))
     place = torch.zeros(batch, dtype=torch.int64, device=first.inner.device)
     return DeepState(nothing, nothing if momentum else None, nothing, place)
 
 
-def choose(tokens: int, place: Int[Tensor, " B"] | None = None) -> Choice:
+def choose(
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    tokens: int = CHUNK,
+    place: Int[Tensor, " B"] | None = None,
+) -> Choice:
     """Choose the form that `auto` runs."""
     if tokens <= _FEW_TOKENS:
         return Choice("reference", "a single token needs no chunk")
-    obstacle = "" if place is None else _chunk_obstacle(place)
+    obstacle = _obstacle("chunk", device, dtype, place=place)
     if obstacle:
         return Choice("reference", obstacle)
     return Choice("chunk", "tokens of a chunk share the gradients' weights")
 
 
-def explain() -> list[tuple[str, str, str]]:
-    """Return what `auto` chooses for each kind of call, and why."""
-    return [choose(CHUNK).row("memory, deep"), choose(1).row("memory, deep, one token")]
-
-
-def _chunk_obstacle(place: Int[Tensor, " B"]) -> str:
+def _obstacle(
+    backend: str,
+    _device: torch.device,
+    _dtype: torch.dtype,
+    *,
+    place: Int[Tensor, " B"] | None,
+    **_: Any,
+) -> str:
+    if backend != "chunk" or place is None:
+        return ""
     alike = bool((place % CHUNK == place[0] % CHUNK).all())
     return "" if alike else "the streams are at different places of their chunks"
+
+
+OPERATION = Operation(
+    name="deep_memory",
+    backends=BACKENDS,
+    fallback="chunk",
+    choose=choose,
+    obstacle=_obstacle,
+    calls={"memory, deep": {}, "memory, deep, one token": {"tokens": 1}},
+)

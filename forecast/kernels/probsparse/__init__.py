@@ -18,7 +18,7 @@ from torch import Tensor
 from forecast.errors import UsageError, nearest
 from forecast.kernels import dispatch
 from forecast.kernels.attention import attention
-from forecast.kernels.dispatch import Choice
+from forecast.kernels.dispatch import Choice, Operation
 
 Mode = Literal["full", "exact", "shared", "published"]
 BACKENDS = {
@@ -77,16 +77,7 @@ def probsparse(
         )
     if mode == "full":
         return attention(q, k, v, causal=causal, dropout=dropout, backend=backend)
-    if backend == "auto":
-        backend = choose(q.device, q.dtype, mode=mode, head_width=q.shape[3]).backend
-        if backend == "triton" and (reason := self_check(q.device, q.dtype)):
-            backend = "tiled"
-            dispatch.warn_fallback("probsparse", reason, backend)
-    elif backend == "triton":
-        dispatch.require(
-            "probsparse", backend, _triton_obstacle(q.device, q.dtype, mode, q.shape[3])
-        )
-    form = dispatch.form(BACKENDS, backend)
+    form = OPERATION.resolve(backend, q.device, q.dtype, mode=mode, head_width=q.shape[3])
     q, k, v = (x.contiguous() for x in (q, k, v))
     with torch.no_grad():
         sample = draw(mode, queries, keys, factor, generator)
@@ -116,19 +107,16 @@ def draw(
 
 def choose(device: torch.device, dtype: torch.dtype, *, mode: Mode, head_width: int = 64) -> Choice:
     """Choose the form that `auto` runs; `full` is the choice of `attention`."""
-    obstacle = _triton_obstacle(device, dtype, mode, head_width)
-    if obstacle or device.type != "cuda":
-        return Choice("tiled", obstacle or "Triton's interpreter is for tests")
-    return Choice("triton", "scores are never stored; checked against the reference once")
+    obstacle = _obstacle("triton", device, dtype, mode=mode, head_width=head_width)
+    why = "scores are never stored; checked against the reference once"
+    return dispatch.triton_or("tiled", device, obstacle, why)
 
 
-def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Return what `auto` chooses for each kind of call, and why."""
-    modes: tuple[Mode, ...] = ("exact", "shared", "published")
-    return [choose(device, dtype, mode=mode).row(f"probsparse, {mode}") for mode in modes]
-
-
-def _triton_obstacle(device: torch.device, dtype: torch.dtype, mode: Mode, head_width: int) -> str:
+def _obstacle(
+    backend: str, device: torch.device, dtype: torch.dtype, *, mode: Mode, head_width: int
+) -> str:
+    if backend != "triton":
+        return ""
     if mode == "published":
         return "the published sampling is for parity alone and has no Triton kernel"
     return dispatch.triton_obstacle(device, dtype, head_width)
@@ -136,7 +124,7 @@ def _triton_obstacle(device: torch.device, dtype: torch.dtype, mode: Mode, head_
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
+    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 130, 64, generator=generator).to(device, dtype) for _ in range(3))
     sample = draw("shared", 130, 130, 5, generator)
@@ -162,3 +150,15 @@ def self_check(device: torch.device, dtype: torch.dtype) -> str:
         if reason:
             return reason
     return ""
+
+
+OPERATION = Operation(
+    name="probsparse",
+    backends=BACKENDS,
+    fallback="tiled",
+    choose=choose,
+    obstacle=_obstacle,
+    check=self_check,
+    calls={f"probsparse, {mode}": {"mode": mode} for mode in ("exact", "shared", "published")},
+)
+explain = OPERATION.explain

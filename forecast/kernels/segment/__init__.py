@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from forecast.kernels import dispatch
-from forecast.kernels.dispatch import Choice
+from forecast.kernels.dispatch import Choice, Operation
 
 BACKENDS = {
     "reference": "forecast.kernels.segment.reference",
@@ -43,15 +43,8 @@ def attend(
     Raises:
         UsageError: a named backend cannot run here.
     """
-    if backend == "auto":
-        backend = choose(values.device, values.dtype, values.shape[-1]).backend
-        if backend == "triton" and (reason := self_check(values.device, values.dtype)):
-            backend = "ragged"
-            dispatch.warn_fallback("segment", reason, backend)
-    elif backend == "triton":
-        obstacle = dispatch.triton_obstacle(values.device, values.dtype, values.shape[-1])
-        dispatch.require("segment", backend, obstacle)
-    return dispatch.form(BACKENDS, backend).attend(scores, values, offsets)
+    form = OPERATION.resolve(backend, values.device, values.dtype, width=values.shape[-1])
+    return form.attend(scores, values, offsets)
 
 
 def total(values: Float[Tensor, m * rest], offsets: Int[Tensor, " T1"]) -> Tensor:
@@ -62,7 +55,7 @@ def total(values: Float[Tensor, m * rest], offsets: Int[Tensor, " T1"]) -> Tenso
 
 
 def owners(offsets: Int[Tensor, " T1"]) -> Int[Tensor, " m"]:
-    """Return the segment of each message."""
+    """Give the segment of each message."""
     return torch.repeat_interleave(offsets.diff())
 
 
@@ -70,20 +63,17 @@ def choose(device: torch.device, dtype: torch.dtype, width: int = 16) -> Choice:
     """Choose the form that `auto` runs."""
     if device.type != "cuda":
         return Choice("ragged", "sums in the order of the messages, nothing padded")
-    obstacle = dispatch.triton_obstacle(device, dtype, width)
-    if obstacle:
-        return Choice("ragged", obstacle)
-    return Choice("triton", "a program for each segment and head; checked against the reference")
+    why = "a program for each segment and head; checked against the reference"
+    return dispatch.triton_or("ragged", device, _obstacle("triton", device, dtype, width), why)
 
 
-def explain(device: torch.device, dtype: torch.dtype) -> list[tuple[str, str, str]]:
-    """Return what `auto` chooses, and why."""
-    return [choose(device, dtype).row("segment")]
+def _obstacle(backend: str, device: torch.device, dtype: torch.dtype, width: int) -> str:
+    return dispatch.triton_obstacle(device, dtype, width) if backend == "triton" else ""
 
 
 @functools.cache
 def self_check(device: torch.device, dtype: torch.dtype) -> str:
-    """Compare the Triton form with the reference on this device; an empty string when it agrees."""
+    """Hold the Triton form to the reference on this device; an empty string when it agrees."""
     generator = torch.Generator().manual_seed(0)
     offsets = torch.tensor([0, 1, 1, 64, 129, 259], device=device)
     scores = torch.randn(259, 3, generator=generator).to(device, dtype)
@@ -94,3 +84,15 @@ def self_check(device: torch.device, dtype: torch.dtype) -> str:
     )
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     return dispatch.disagreement(trial, exact, (scores, values), tolerance)
+
+
+OPERATION = Operation(
+    name="segment",
+    backends=BACKENDS,
+    fallback="ragged",
+    choose=choose,
+    obstacle=_obstacle,
+    check=self_check,
+    calls={"segment": {}},
+)
+explain = OPERATION.explain

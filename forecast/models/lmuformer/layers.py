@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from forecast.kernels.lmu import memory
-from forecast.layers import Dropout
+from forecast.layers import Dropout, RowLinear
 
 State = dict[str, Tensor]
 
@@ -23,7 +23,7 @@ class Embedding(nn.Module):
     def __init__(self, inputs: int, width: int, kernel: int) -> None:
         super().__init__()
         self.kernel, self.inputs = kernel, inputs
-        self.map = nn.Linear(kernel * inputs, width)
+        self.map = RowLinear(kernel * inputs, width)
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -56,12 +56,12 @@ class Block(nn.Module):
         self.windows, self.order, self.spiking = windows, order, spiking
         self.share = channels // len(windows)
         self.norm_memory = nn.LayerNorm(width)
-        self.write = nn.Linear(width, channels)
-        self.read = nn.Linear(channels * order + width, width)
-        self.project = nn.Linear(width, width)
+        self.write = RowLinear(width, channels)
+        self.read = RowLinear(channels * order + width, width)
+        self.project = RowLinear(width, width)
         self.norm_mix = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, expansion * width)
-        self.contract = nn.Linear(expansion * width, width)
+        self.expand = RowLinear(width, expansion * width)
+        self.contract = RowLinear(expansion * width, width)
         self.dropout = Dropout(dropout)
 
     def sizes(self) -> dict[str, tuple[int, ...]]:

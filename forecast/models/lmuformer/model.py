@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from forecast.batch import Spec
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
+from forecast.layers import RowLinear
 from forecast.models.lmuformer.layers import Block, Embedding
 from forecast.models.stateful.direct_path import DirectPath
 from forecast.models.stateful.model import Piece, State, StatefulModel, own_part
@@ -170,7 +171,7 @@ class LMUFormer(StatefulModel):
             )
             for _ in range(config.depth)
         )
-        self.head = nn.Linear(config.width, spec.horizon * self.together)
+        self.head = RowLinear(config.width, spec.horizon * self.together)
         # What the network adds begins at nothing.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

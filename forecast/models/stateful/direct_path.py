@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from forecast.kernels.lmu import memory
+from forecast.layers import RowLinear
 
 State = dict[str, Tensor]
 # A row of features and its targets, many of each.
@@ -137,7 +138,7 @@ class DirectPath(nn.Module):
     def __init__(self, horizon: int, *, window: int, order: int, rows: int) -> None:
         super().__init__()
         self.window, self.order, self.rows = window, order, rows
-        self.map = nn.Linear(order + rows - 1, horizon, bias=False)
+        self.map = RowLinear(order + rows - 1, horizon, bias=False)
         # It begins as persistence.
         nn.init.zeros_(self.map.weight)
         # A past constant at 1 is a memory of 1, 0, 0, ..., and rows of 1.

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from forecast.layers import Dropout, RMSNorm
+from forecast.layers import Dropout, RMSNorm, RowLinear
 from forecast.models.stateful.model import State
 from forecast.models.titans.layers import Memory, Target, Tokens, WindowAttention
 from forecast.models.titans.memory_store import Kind
@@ -62,12 +62,12 @@ class Block(nn.Module):
                 sources=2 if variant == "context" else 1,
             )
         if variant == "gate":
-            self.weigh = nn.Linear(width, width)
+            self.weigh = RowLinear(width, width)
             self.norm_near, self.norm_far = RMSNorm(width), RMSNorm(width)
         inner = 64 * math.ceil(8 * width / 3 / 64)
         self.norm = RMSNorm(width)
-        self.expand = nn.Linear(width, 2 * inner)
-        self.contract = nn.Linear(inner, width)
+        self.expand = RowLinear(width, 2 * inner)
+        self.contract = RowLinear(inner, width)
         self.dropout = Dropout(dropout)
 
     @property

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from forecast.kernels import neural_memory as kernel
 from forecast.kernels.attention import attention
-from forecast.layers import RMSNorm
+from forecast.layers import RMSNorm, RowLinear
 from forecast.layers.recomputed import recomputed
 from forecast.models.stateful.model import State
 from forecast.models.titans.memory_store import STORES, Kind
@@ -111,14 +111,14 @@ class Memory(nn.Module):
         self.heads, self.momentum, self.target = heads, momentum, target
         self.hold = STORES[kind](heads, width // heads, backend=backend)
         self.norm = RMSNorm(width)
-        self.project = nn.Linear(width, 3 * width, bias=False)
+        self.project = RowLinear(width, 3 * width, bias=False)
         self.mix = nn.Parameter(torch.empty(_KERNEL, 3 * width))
         self.mix_bias = nn.Parameter(torch.zeros(3 * width))
-        self.write, self.forget = nn.Linear(width, heads), nn.Linear(width, heads)
-        self.move = nn.Linear(width, heads) if momentum else None
+        self.write, self.forget = RowLinear(width, heads), RowLinear(width, heads)
+        self.move = RowLinear(width, heads) if momentum else None
         self.norm_read = RMSNorm(width // heads)
-        self.gate = nn.Linear(width, width)
-        self.out = nn.Linear(width, width, bias=False)
+        self.gate = RowLinear(width, width)
+        self.out = RowLinear(width, width, bias=False)
         nn.init.uniform_(self.mix, -1 / math.sqrt(_KERNEL), 1 / math.sqrt(_KERNEL))
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
@@ -285,9 +285,9 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads, self.window, self.sources, self.dropout = heads, window, sources, dropout
         self.norm = RMSNorm(width)
-        self.query = nn.Linear(width, width, bias=False)
-        self.pair = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.query = RowLinear(width, width, bias=False)
+        self.pair = RowLinear(width, 2 * width, bias=False)
+        self.out = RowLinear(width, width, bias=False)
         self.persistent = nn.Parameter(torch.randn(persistent, width) * 0.02)
         half = width // heads // 2
         speeds = _ROTARY_BASE ** (-torch.arange(half, dtype=torch.float64) / half)

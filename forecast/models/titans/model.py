@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from forecast.batch import Spec
 from forecast.errors import UsageError
 from forecast.kernels.lmu import least_order
-from forecast.layers import RMSNorm
+from forecast.layers import RMSNorm, RowLinear
 from forecast.models.stateful.direct_path import DirectPath
 from forecast.models.stateful.model import Piece, State, StatefulModel, own_part
 from forecast.models.titans.block import Block, Variant
@@ -127,7 +127,7 @@ class Titans(StatefulModel):
         self.observed, self.half_life = True, config.half_life
         self.calendar_rows = 1 if config.calendar and spec.calendar else 0
         self.inputs = 2 * self.together + spec.calendar * self.calendar_rows
-        self.embed = nn.Linear(self.patch * self.inputs, config.width)
+        self.embed = RowLinear(self.patch * self.inputs, config.width)
         self.blocks = nn.ModuleList(
             Block(
                 config.width,
@@ -144,7 +144,7 @@ class Titans(StatefulModel):
         )
         self.norm = RMSNorm(config.width)
         self.reach = spec.horizon + self.patch - 1
-        self.head = nn.Linear(config.width, self.reach * self.together)
+        self.head = RowLinear(config.width, self.reach * self.together)
         self.direct = None
         window = (21 if season >= 24 else 12) * season
         if config.direct:

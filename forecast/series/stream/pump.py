@@ -36,6 +36,7 @@ def pump(
     *,
     state: Path | None = None,
     save_every: int = 10_000,
+    safe_ids: bool = False,
     leave_out: Callable[[bytes, DataError], object] | None = None,
 ) -> int | None:
     """Take rows in as they come, and write their forecasts.
@@ -49,6 +50,7 @@ def pump(
         write: writes bytes and flushes them.
         state: the file to save to: at the end, at a signal, at a bad row, and in between.
         save_every: rows between two times of saving.
+        safe_ids: put an apostrophe before ids that a spreadsheet takes for formulas, in CSV.
         leave_out: takes each line that cannot be read, with the reason, and the stream goes on;
             without it the first one ends the stream.
 
@@ -62,7 +64,7 @@ def pump(
     reader = RowReader(
         layout=forecaster.layout, columns=forecaster.columns, frequency=forecaster.spec.frequency
     )
-    writer = RowWriter(layout=forecaster.layout, columns=forecaster.columns)
+    writer = RowWriter(layout=forecaster.layout, columns=forecaster.columns, safe_ids=safe_ids)
     unsaved = 0
     # Whether the state is that of what was written; in between it is ahead.
     even = True

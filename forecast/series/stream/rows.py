@@ -22,6 +22,7 @@ import polars as pl
 from jaxtyping import Float
 
 from forecast.errors import DataError, nearest
+from forecast.series.bulk.output import safe
 from forecast.tables import formats
 from forecast.tables import times as timestamps
 from forecast.tables.columns import listed, number_series
@@ -271,10 +272,12 @@ class RowWriter:
     Attributes:
         layout: the form of the table.
         columns: the C variates.
+        safe_ids: put an apostrophe before ids in CSV that a spreadsheet takes for formulas.
     """
 
     layout: Layout
     columns: tuple[str, ...]
+    safe_ids: bool = False
     _headed: bool = False
 
     def text(self, issued: Issued, *, json: bool) -> bytes:
@@ -298,6 +301,8 @@ class RowWriter:
         columns["cold"] = issued.cold.repeat(horizon * several)
         numbers = pl.selectors.float()
         frame = pl.DataFrame(columns).with_columns(numbers.fill_nan(None))
+        if self.safe_ids and layout.id:
+            frame = safe(frame.with_columns(pl.col(layout.id).cast(pl.String)), layout.id)
         if layout.decimal != ".":
             comma = numbers.cast(pl.String).str.replace(".", layout.decimal, literal=True)
             frame = frame.with_columns(comma)

@@ -48,6 +48,7 @@ def run_stream(
     bad_rows: Literal["stop", "skip"] | str = STOP,
     save_every: int = 10_000,
     device: str = "auto",
+    safe_ids: bool = False,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Streamed:
     """Forecast rows as they arrive, until they end or a signal comes.
@@ -64,6 +65,7 @@ def run_stream(
             the first, `skip` leaves them out, any other text is a file for them and the reasons.
         save_every: rows from one time of saving the state to the next.
         device: where to run.
+        safe_ids: put an apostrophe before ids that a spreadsheet takes for formulas, in CSV.
         tell: takes sentences for the user.
 
     Raises:
@@ -99,6 +101,7 @@ def run_stream(
                 write,
                 state=place,
                 save_every=save_every,
+                safe_ids=safe_ids,
                 leave_out=None if bad is None else lambda line, error: bad.note(error, line),
             )
         finally:
