@@ -6,8 +6,8 @@ Conventions:
     AP, AUC: over all scores of a part pooled, equal scores counted together.
     NDCG@k: gains are the true values, discounted by log2 of the place + 1; of equal scores each
         place is shared by all.
-    not finite: a score that is no finite number is the worst: a positive is last, a negative is
-        above it.
+    not finite: a score that is NaN or +inf is the worst: a positive is last, a negative is above
+        it. Minus infinity is a score, that of a rule which knows nothing of a pair.
     masked: sensors report 0 where they report nothing; such cells count nowhere.
 
 Letters: n queries, K candidates, H horizon, C sensors.
@@ -40,7 +40,8 @@ def ranks(
 ) -> Float[Tensor, " n"]:
     """Rank each positive among its negatives, those that `mask` calls False left out."""
     # Not `negatives > positive`, which is False of NaN on either side.
-    above = ~(negatives <= positive[:, None]) | ~positive.isfinite()[:, None]
+    broken = positive.isnan() | positive.isposinf()
+    above = ~(negatives <= positive[:, None]) | broken[:, None]
     equal = (negatives == positive[:, None]) & ~above
     if mask is not None:
         above, equal = above & mask, equal & mask

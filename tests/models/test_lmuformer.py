@@ -226,11 +226,11 @@ def test_answers_have_the_truth_of_the_windows_and_all_history_before_it():
     model, windows = make(variates=1), panel()
     windows = windows.every(3)
     found = list(answers(model, windows, 100))
-    assert max(len(batch) for _, batch in found) <= 100
+    assert max(len(batch) for _, batch, _ in found) <= 100
     expected = windows.batch(torch.arange(len(windows)))
-    assert torch.equal(torch.cat([batch.target for _, batch in found]), expected.target)
-    assert torch.equal(torch.cat([batch.series_id for _, batch in found]), expected.series_id)
-    values = torch.cat([forecast.values for forecast, _ in found])
+    assert torch.equal(torch.cat([batch.target for _, batch, _ in found]), expected.target)
+    assert torch.equal(torch.cat([batch.series_id for _, batch, _ in found]), expected.series_id)
+    values = torch.cat([forecast.values for forecast, *_ in found])
     # the last one of the second series, by all the rows of that series and no other
     with torch.no_grad():
         past = windows.series.values[600 : int(windows.origins[-1])].unsqueeze(0)

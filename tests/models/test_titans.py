@@ -316,7 +316,7 @@ def test_answers_are_those_of_a_stream_of_each_series(kind):
         past, seen, times = ((x[rows].unsqueeze(0)) for x in (values * mask, mask, time))
         stream, _ = by_steps(model, SeriesBatch(past=past, past_mask=seen, past_time=times))
         expected.append(stream[0, some - 1 - start])
-    found = torch.cat([forecast.values for forecast, _ in answers(model, windows, 1_000)])
+    found = torch.cat([forecast.values for forecast, *_ in answers(model, windows, 1_000)])
     torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-10)
 
 

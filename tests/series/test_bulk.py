@@ -509,7 +509,8 @@ def test_no_cell_of_ids_begins_like_a_formula(forecaster, tmp_path):
 
 JOB = """
 import sys, time
-from forecast import bulk, prediction, series_context
+from forecast import api
+from forecast.series import bulk
 def tell(text):
     print(text, flush=True)
     time.sleep(0.4)

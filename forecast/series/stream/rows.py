@@ -240,7 +240,7 @@ def _text(cell: Any) -> str | None:
         return None
     # Half of a surrogate pair, which JSON can escape alone, is no character.
     text = cell if isinstance(cell, str) else json.dumps(cell)
-    return text.encode(errors="replace").decode()
+    return text.encode(errors="surrogatepass").decode(errors="replace")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
