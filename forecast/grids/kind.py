@@ -27,6 +27,7 @@ from forecast.grids import context as grid_context
 from forecast.grids import data as grids
 from forecast.grids import pictures, reading
 from forecast.grids import predict as grid_prediction
+from forecast.grids import predict_files as files
 from forecast.grids.calendars import STANDARD
 from forecast.grids.data import GridData
 from forecast.grids.forecaster import GridForecaster
@@ -106,6 +107,7 @@ def predict(forecaster: GridForecaster, source: Any, device: str) -> xarray.Data
 
 
 predict_frame = grid_prediction.predict_frame
+predict_files = files.predict_files
 restore = GridForecaster.restored
 
 

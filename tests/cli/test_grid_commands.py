@@ -65,7 +65,7 @@ def test_forecasts_go_to_a_file_or_to_a_folder(command, artefact):
     ("arguments", "code", "words"),
     [
         (("a.nc",), 2, "does not go to standard output"),
-        (("a.nc", "--out", "a.nc"), 2, "would overwrite it"),
+        (("a.nc", "--out", "a.nc"), 2, "would overwrite the input"),
         (("a.nc", "--out", "f.nc", "--top-k", "3"), 2, "--top-k is for graphs"),
         (("a.nc", "--out", "f.csv"), 2, "written as .nc, .zarr, .h5, not .csv"),
         (("a.nc", "--out", "f.nc", "--level", "90"), 2, "--level is for tables"),

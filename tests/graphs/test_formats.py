@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 import torch
 import xarray as xr
-from forecast.cli.files import destinations, is_folder
 
 from forecast import recipe
 from forecast.catalogue import DATASETS
@@ -24,6 +23,7 @@ from forecast.graphs.header import EventHeader, ValueHeader, header_of
 from forecast.graphs.score import baselines
 from forecast.graphs.section import GraphSection
 from forecast.graphs.snapshots import read_snapshots
+from forecast.outputs import destinations, is_folder
 
 TENNIS = {
     "time_periods": 3,
