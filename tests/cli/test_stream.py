@@ -130,7 +130,7 @@ def test_json_lines_and_info(command, trained, rows):
     (row,) = map(json.loads, done.stdout.splitlines())
     assert len(row["load"]) == len(row["date"]) == 12
     done = command("stream", trained["artefact"], "--info")
-    # 48 rows of 2 float32 and 2 truth values; in the book 4 numbers of 8 bytes, and 5 for each variate
+    # 48 rows of 2 float32 and 2 truth values; in the book 4 numbers of 8 bytes, 5 a variate
     size = 48 * 2 * 5 + 4 * 8 + 2 * 5 * 8
     assert done.stdout.startswith(f"{size} bytes for each series; a start is")
 
