@@ -117,7 +117,7 @@ class Failure:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 12) -> str:
-    """Say which known name is meant by a mistyped one, or list what there is."""
+    """Return which known name is meant by a mistyped one, or list what there is."""
     names = sorted(known)
     folded = {name.lower(): name for name in names}
     begun = [one for one in folded if len(name) > 2 and one.startswith(name.lower())]

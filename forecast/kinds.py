@@ -56,7 +56,7 @@ def as_series(forecaster: AnyForecaster, name: str) -> Forecaster:
 
 
 def continued(resolved: Recipe, start: AnyForecaster) -> Recipe:
-    """Give a recipe the shape of the forecaster that its training starts from.
+    """Return a recipe with the shape of the forecaster that its training starts from.
 
     Raises:
         UsageError: the forecaster is of another kind of data.

@@ -121,7 +121,7 @@ class _Data(_Part):
 
 
 class Description(_Part):
-    """Hold the fields of `forecaster.json`; see `artefact` for what they are."""
+    """The fields of `forecaster.json`; see `artefact` for what they are."""
 
     format: int
     model: Name

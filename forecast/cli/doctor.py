@@ -7,7 +7,7 @@ from forecast.cli.options import AsJson, Device
 
 
 def doctor(device: Device = "auto", as_json: AsJson = False) -> None:
-    """Say what this machine has, where things lie, and which kernels will run here, and why.
+    """Show what this machine has, where things lie, and which kernels will run here, and why.
 
     Example: forecast doctor
     """

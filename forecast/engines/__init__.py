@@ -27,7 +27,7 @@ ENGINES = {"ray": "forecast.engines.ray_data", "spark": "forecast.engines.spark"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distributed:
-    """Say what an engine did.
+    """What an engine did.
 
     Attributes:
         out: folder of Parquet files.

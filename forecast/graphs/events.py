@@ -30,7 +30,7 @@ _POSITIONS = ("src", "dst", "t", "weight", "label")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Events:
-    """Hold events in order of time; nodes are numbers into `ids`.
+    """Events in order of time; nodes are numbers into `ids`.
 
     Attributes:
         src: the node an event comes from.

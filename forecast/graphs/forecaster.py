@@ -19,7 +19,7 @@ HISTORY = "history.parquet"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphForecaster:
-    """Hold a trained model of graphs, as `Forecaster` does one of series.
+    """A trained model of graphs, as `Forecaster` does one of series.
 
     Attributes:
         model: in evaluation mode, on the CPU after loading.

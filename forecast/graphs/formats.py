@@ -27,7 +27,7 @@ from forecast.graphs.sniff import is_number
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SensorGraph:
-    """Hold readings of sensors and the edges between them, which stay.
+    """Readings of sensors and the edges between them, which stay.
 
     Attributes:
         values: readings; NaN where nothing was reported.

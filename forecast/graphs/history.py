@@ -23,7 +23,7 @@ FACTS = 17
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Hold the numbers of events, group after group; a key is group (E + 1) + number."""
+    """The numbers of events, group after group; a key is group (E + 1) + number."""
 
     groups: Int[Tensor, " K"]
     keys: Int[Tensor, " E"]

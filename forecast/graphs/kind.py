@@ -235,7 +235,7 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphTask:
-    """Hold a recipe of graphs with its data.
+    """A recipe of graphs with its data.
 
     Attributes:
         recipe: every number in it stated.

@@ -31,7 +31,7 @@ _ENOUGH = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class EventData:
-    """Hold what links and shares have in common: events and how they are divided.
+    """What links and shares have in common: events and how they are divided.
 
     Attributes:
         events: all events.

@@ -39,7 +39,7 @@ _PAIRS = 50_000
 
 @dataclass(frozen=True, kw_only=True)
 class EventContext:
-    """Hold the events before a time.
+    """The events before a time.
 
     Attributes:
         events: all strictly before `at`.
@@ -58,7 +58,7 @@ class EventContext:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueContext:
-    """Hold the last steps of a sequence of values.
+    """The last steps of a sequence of values.
 
     Attributes:
         batch: one window without a target.

@@ -172,7 +172,7 @@ _LAST = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Hold which columns belong to a group, group after group."""
+    """Which columns belong to a group, group after group."""
 
     groups: np.ndarray
     columns: np.ndarray

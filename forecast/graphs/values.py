@@ -30,7 +30,7 @@ _PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class ValueData(ABC):
-    """Hold what snapshots and sensors have in common: values of nodes, step by step.
+    """What snapshots and sensors have in common: values of nodes, step by step.
 
     Attributes:
         values: scaled; where nothing was reported, the last report, or before any the mean.

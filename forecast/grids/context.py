@@ -27,7 +27,7 @@ from forecast.grids.windows import GridScaler, GridWindows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridContext:
-    """Hold the last frames of a grid and the instants that follow.
+    """The last frames of a grid and the instants that follow.
 
     Attributes:
         batch: one window without a target.

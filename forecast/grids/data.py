@@ -33,7 +33,7 @@ _PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridData:
-    """Hold a grid ready for a model.
+    """A grid ready for a model.
 
     Attributes:
         grid: what was read.

@@ -15,7 +15,7 @@ from forecast.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridForecaster:
-    """Hold a trained model of grids, as `Forecaster` does one of series.
+    """A trained model of grids, as `Forecaster` does one of series.
 
     Attributes:
         model: in evaluation mode, on the CPU after loading.

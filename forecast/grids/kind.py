@@ -157,7 +157,7 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridTask:
-    """Hold a recipe of grids with its data.
+    """A recipe of grids with its data.
 
     Attributes:
         recipe: every number in it stated.

@@ -36,7 +36,7 @@ _SAME = 1e-4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridPredicted:
-    """Hold one forecast.
+    """One forecast.
 
     Attributes:
         values: in the units of the data, NaN where a cell has never been observed.

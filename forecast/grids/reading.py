@@ -28,7 +28,7 @@ _NOMINAL = 1_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """Hold what is known of the frames of one or several files before they are read.
+    """What is known of the frames of one or several files before they are read.
 
     Attributes:
         groups: files in time order, for each set of channels.

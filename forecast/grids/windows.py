@@ -142,7 +142,7 @@ def _decoded(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frames:
-    """Hold all frames of a data set.
+    """All frames of a data set.
 
     Attributes:
         values: frames in units of the data, float32 with NaN missing or int16.

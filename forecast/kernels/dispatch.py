@@ -122,7 +122,7 @@ def form(backends: Mapping[str, str], backend: str) -> Any:
 
 
 def triton_obstacle(device: torch.device, dtype: torch.dtype, head_width: int = 64) -> str:
-    """Say what keeps a Triton kernel from running on such tensors; an empty string for nothing."""
+    """Return what keeps a Triton kernel from running on such tensors; empty for nothing."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":

@@ -66,7 +66,7 @@ def mean_reciprocal_rank(places: Float[Tensor, " n"]) -> float:
 
 
 def hits(places: Float[Tensor, " n"], at: int = 10) -> float:
-    """Give the share of ranks up to `at`."""
+    """Return the share of ranks up to `at`."""
     return float(hit(places, at).mean())
 
 
@@ -90,7 +90,7 @@ def average_precision(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) ->
 
 
 def area_under_curve(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    """Give the chance that a positive is above a negative, ties counted half."""
+    """Return the chance that a positive is above a negative, ties counted half."""
     positives, count = _counts(scores, truth)
     zero = positives.new_zeros(1)
     hit = torch.cat([zero, positives / positives[-1]])
@@ -127,7 +127,7 @@ def ndcg(scores: Float[Tensor, "n K"], truth: Float[Tensor, "n K"], at: int = 10
 def masked_errors(
     prediction: Float[Tensor, "n H C"], truth: Float[Tensor, "n H C"], *, least: float = 1e-3
 ) -> dict[str, Float[Tensor, " H"]]:
-    """Give MAE, RMSE [unit of the data] and MAPE [%] for each lead; cells of 0 count nowhere.
+    """Return MAE, RMSE [unit of the data] and MAPE [%] for each lead; cells of 0 count nowhere.
 
     Args:
         prediction: in the unit of the data.
@@ -197,7 +197,7 @@ class ShareSums:
             self._queries += len(batch)
 
     def result(self) -> dict[str, object]:
-        """Give `ndcg_at_10` and the number of `queries`."""
+        """Return `ndcg_at_10` and the number of `queries`."""
         gain = self._gain / self._queries if self._queries else None
         return {"ndcg_at_10": gain, "queries": self._queries}
 
@@ -241,7 +241,7 @@ class ValueSums:
         self.windows += len(error)
 
     def result(self) -> dict[str, object]:
-        """Give `mae`, `rmse` and `mape` [%], over all leads and by lead, `windows` and `values`."""
+        """Return `mae`, `rmse` and `mape` [%], overall and by lead, `windows` and `values`."""
         if not self.windows:
             nothing = with_roots("graph", dict.fromkeys(self._errors))
             return {**nothing, "windows": 0, "values": 0}

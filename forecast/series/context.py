@@ -206,7 +206,7 @@ def last_times(table: Table, lookback: int) -> np.ndarray:
 
 
 def calendar(forecaster: Forecaster, times: np.ndarray) -> Tensor | None:
-    """Give the calendar features of times, with one axis more; None if there are none."""
+    """Return the calendar features of times, with one axis more; None if there are none."""
     features = calendar_features(
         times.reshape(-1),
         forecaster.spec.frequency,

@@ -30,7 +30,7 @@ StaticCode = tuple[float, float] | tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Covariates:
-    """Hold how the covariates of a table become numbers.
+    """How the covariates of a table become numbers.
 
     Attributes:
         scaler: of the P + K columns of numbers, each series by itself.
@@ -75,7 +75,7 @@ class Covariates:
         return replace(self, scaler=self.scaler.for_series(table.ids, contexts))
 
     def past(self, table: Table) -> Float[np.ndarray, "N P"]:
-        """Give the past covariates of every row: categorical columns by level, then numbers."""
+        """Return the past covariates of every row: categorical columns by level, then numbers."""
         coded = [
             codes[:, None] == np.arange(len(levels))
             for codes, levels in zip(table.categories.T, table.layout.levels.values(), strict=True)
@@ -83,14 +83,14 @@ class Covariates:
         return np.hstack([*coded, self._scaled(table)[:, : table.past.shape[1]]], dtype=np.float32)
 
     def known(self, table: Table) -> Float[np.ndarray, "N K"]:
-        """Give what is known in advance of every row: numbers, then holidays."""
+        """Return what is known in advance of every row: numbers, then holidays."""
         scaled = self._scaled(table)[:, table.past.shape[1] :]
         return self._with_holidays(scaled, table.times, table.layout.timezone)
 
     def known_ahead(
         self, values: Float[np.ndarray, "S H K"], times: np.ndarray, table: Table
     ) -> Float[np.ndarray, "S H K"]:
-        """Give what is known in advance of the rows to be forecast.
+        """Return what is known in advance of the rows to be forecast.
 
         Args:
             values: the columns as they are in the table; none missing.
@@ -106,7 +106,7 @@ class Covariates:
         return marked.reshape(*times.shape, -1)
 
     def of_series(self, table: Table) -> Float[np.ndarray, "S G"]:
-        """Give the static features of every series.
+        """Return the static features of every series.
 
         Raises:
             DataError: a level is new to the model.

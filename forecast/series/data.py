@@ -30,7 +30,7 @@ from forecast.tables.reading import Table, TableOptions
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeriesData:
-    """Hold a table ready for a model.
+    """A table ready for a model.
 
     Attributes:
         table: the table as read, in its own units.
@@ -53,7 +53,7 @@ class SeriesData:
     notices: tuple[str, ...]
 
     def windows(self, part: str) -> Windows:
-        """Give the windows of `train`, `val` or `test`."""
+        """Return the windows of `train`, `val` or `test`."""
         spec = self.spec
         found = origins(
             self.table.offsets, self.borders, part, spec.lookback, spec.horizon, self.gap

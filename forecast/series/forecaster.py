@@ -24,7 +24,7 @@ from forecast.tables.reading import Layout
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecaster:
-    """Hold a trained model of series and all that forecasting with it needs.
+    """A trained model of series and all that forecasting with it needs.
 
     Attributes:
         model: in evaluation mode, on the CPU after loading.
@@ -57,11 +57,11 @@ class Forecaster:
 
     @property
     def batch_size(self) -> int:
-        """Tell how many windows are forecast at once."""
+        """Return how many windows are forecast at once."""
         return self.recipe.train.batch_size * 8
 
     def arrays(self) -> dict[str, Tensor]:
-        """Give the tensors to keep beside the weights."""
+        """Return the tensors to keep beside the weights."""
         arrays = {
             "scaler.mean": torch.from_numpy(self.scaler.mean),
             "scaler.deviation": torch.from_numpy(self.scaler.deviation),

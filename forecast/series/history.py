@@ -83,7 +83,7 @@ def _series(table: Table, number: int) -> Table:
 
 
 def _gap(last: np.datetime64, first: np.datetime64, table: Table, name: str) -> int:
-    """Tell how many rows are missing between two times of a series.
+    """Return how many rows are missing between two times of a series.
 
     Raises:
         DataError: they are not of one grid, or lie too far apart.

@@ -54,7 +54,7 @@ _LEAST_SLOPE = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Side:
-    """Say how the distance from the middle grows with the opening: in straight pieces.
+    """How the distance from the middle grows with the opening: in straight pieces.
 
     Attributes:
         starts: the opening at which each piece begins, the first one 0.
@@ -77,12 +77,12 @@ class _Side:
         return cls(starts=starts, lengths=lengths, slopes=slopes)
 
     def distance(self, opening: Float[Tensor, ...]) -> Float[Tensor, ...]:
-        """Give the distance from the middle at an opening."""
+        """Return the distance from the middle at an opening."""
         inside = (opening[..., None] - self.starts).clamp(min=0).minimum(self.lengths)
         return (self.slopes * inside).sum(-1)
 
     def opening(self, distance: Float[Tensor, ...]) -> Float[Tensor, ...]:
-        """Give the opening at a distance, the inverse of `distance`."""
+        """Return the opening at a distance, the inverse of `distance`."""
         spans = self.slopes * self.lengths
         before = torch.cat([torch.zeros_like(spans[..., :1]), spans[..., :-1].cumsum(-1)], -1)
         inside = (distance[..., None] - before).clamp(min=0).minimum(spans)
@@ -91,7 +91,7 @@ class _Side:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Band:
-    """Hold the intervals that a forecast spans, in the space of the forecast."""
+    """The intervals that a forecast spans, in the space of the forecast."""
 
     middle: Float[Tensor, "B H C"]
     below: _Side
@@ -119,14 +119,14 @@ class Band:
         return cls(middle=middle, below=sides[0], above=sides[-1])
 
     def reach(self, truth: Float[Tensor, "B H C"]) -> Float[Tensor, "B H C"]:
-        """Tell how far the intervals have to open to hold the truth."""
+        """Return how far the intervals have to open to hold the truth."""
         error = truth - self.middle
         return torch.where(
             error < 0, self.below.opening(-error), self.above.opening(error.clamp(min=0))
         )
 
     def needed(self, batch: SeriesBatch) -> Float[Tensor, "B H C"]:
-        """Tell how far they have to open for the targets of a batch, NaN where none is observed."""
+        """Return how far they have to open for targets of a batch, NaN where none is observed."""
         assert batch.target is not None
         reach = self.reach(batch.target)
         mask = batch.target_mask
@@ -135,7 +135,7 @@ class Band:
     def bounds(
         self, opening: Float[Tensor, "... H C"]
     ) -> tuple[Float[Tensor, "B H C"], Float[Tensor, "B H C"]]:
-        """Give the lower and upper bounds of the intervals opened so far."""
+        """Return the lower and upper bounds of the intervals opened so far."""
         lower = self.middle - self.below.distance(opening)
         return lower, self.middle + self.above.distance(opening)
 
@@ -168,12 +168,12 @@ class Calibration:
 
     @property
     def highest(self) -> float:
-        """Tell the highest level that the validation windows were enough for [%], else 0."""
+        """Return the highest level that the validation windows were enough for [%], else 0."""
         enough = self.reaches.isfinite().flatten(1).any(1).tolist()
         return max((level for level, some in zip(GRID, enough, strict=True) if some), default=0.0)
 
     def thresholds(self, levels: Sequence[float]) -> Float[Tensor, "N H C"]:
-        """Say how far intervals of these levels [%] open.
+        """Return how far intervals of these levels [%] open.
 
         Raises:
             UsageError: a level is out of range, or asks for more validation windows than there
@@ -256,7 +256,7 @@ class Tracker:
         self._origin = 0
 
     def issue(self, needed: Float[Tensor, "S H C"]) -> Float[Tensor, "N S H C"]:
-        """Say how far the intervals of the next origin open.
+        """Return how far the intervals of the next origin open.
 
         Args:
             needed: how far they will turn out to have had to open, NaN where that never shows. It

@@ -178,7 +178,7 @@ def folds(resolved: Recipe, plan: Plan) -> list[Fold]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeriesTask:
-    """Hold a recipe of series with its data.
+    """A recipe of series with its data.
 
     Attributes:
         recipe: every number in it stated.
@@ -190,12 +190,12 @@ class SeriesTask:
 
     @property
     def spec(self) -> Spec:
-        """Give the shape of the task."""
+        """Return the shape of the task."""
         return self.data.spec
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Give nothing: a model is made of its config and the spec."""
+        """Return nothing: a model is made of its config and the spec."""
         return {}
 
     @property
@@ -205,7 +205,7 @@ class SeriesTask:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Give sentences for the user."""
+        """Return sentences for the user."""
         return (*self.data.notices, *unread_covariates(self.recipe.model, self.spec))
 
     def with_train(self, **train: Any) -> SeriesTask:
@@ -213,7 +213,7 @@ class SeriesTask:
         return replace(self, recipe=self.recipe.replace("train", **train))
 
     def dataset(self, context: str) -> DatasetInfo:
-        """Say for the lineage of a run which data it used."""
+        """Return for the lineage of a run which data it used."""
         return DatasetInfo(
             name=self.recipe.source_name,
             source=self.recipe.table.source,
@@ -226,7 +226,7 @@ class SeriesTask:
     def batches(
         self, model: nn.Module, *, fresh: bool
     ) -> tuple[Batches[SeriesBatch], Batches[SeriesBatch]]:
-        """Give windows, or the segments that a model with a state learns from."""
+        """Return windows, or the segments that a model with a state learns from."""
         return rolling_origin.prepare(
             model, self.data.windows("train"), self.data.windows("val"), fresh=fresh
         )
@@ -301,7 +301,7 @@ class SeriesTask:
         return frame.to_pandas()
 
     def _validation(self, model: nn.Module, fitted: Fitted | None) -> dict[str, Any]:
-        """Say how the weights did on the validation part, whose loss is the MSE or else a CRPS."""
+        """Return the validation scores of the weights, whose loss is the MSE or else a CRPS."""
         windows = self.data.windows("val")
         if fitted is None:
             return {"mse": score.score(model, self.data, windows)["mse"]}

@@ -121,7 +121,7 @@ def figures(streams: Sequence[Readings], patch: int) -> dict[str, float]:
 
 
 def _streams(model: StatefulModel, windows: Windows) -> Iterator[SeriesBatch]:
-    """Give some streams one by one, the first variates of the first series, with all history."""
+    """Return some streams one by one, the first variates of the first series, with all history."""
     part = rolling_origin.history(model, windows)
     together = model.together
     count = 0

@@ -28,7 +28,7 @@ _MOST_WINDOWS = 100_000
 
 
 def levels(forecaster: Forecaster, wanted: Sequence[float] | None) -> tuple[float, ...]:
-    """Say which levels the intervals have, in rising order."""
+    """Return which levels the intervals have, in rising order."""
     if wanted is None:
         quantiles = getattr(forecaster.recipe.model_config, "quantiles", ())
         # Rounded, lest 1 - 2 * 0.05 be 90.00000000000001 %.
@@ -56,7 +56,7 @@ def openings(
     method: Method,
     recently_needed: Callable[[int], Float[Tensor, "M S H C"]],
 ) -> tuple[Float[Tensor, "N S H C"], Method]:
-    """Say how far the intervals of each series open, and by which method that was found."""
+    """Return how far the intervals of each series open, and by which method that was found."""
     calibration = forecaster.calibration
     assert calibration is not None
     longest = int(np.diff(table.offsets).max()) - forecaster.spec.lookback

@@ -37,7 +37,7 @@ from forecast.tables.zones import to_local
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predicted:
-    """Hold the forecasts of one table.
+    """The forecasts of one table.
 
     Attributes:
         frame: forecasts in the layout, names and units of the input, with future timestamps.
@@ -95,7 +95,7 @@ def predict(
 
 
 def too_short(forecaster: Forecaster, table: Table) -> str:
-    """Say how many series have fewer rows than the lookback; empty if none has."""
+    """Return how many series have fewer rows than the lookback; empty if none has."""
     lengths, lookback = np.diff(table.offsets), forecaster.spec.lookback
     short = int((lengths < lookback).sum())
     if not short:

@@ -32,7 +32,7 @@ _ENDS = (("src", "dst"), ("source", "target"), ("user_id", "item_id"))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Roles:
-    """Say which column of a table is what.
+    """Which column of a table is what.
 
     Attributes:
         kind: whether the table is wide or long.
@@ -211,7 +211,7 @@ def _require(cells: Cells, wanted: Iterable[str], candidates: Sequence[str] = ()
 
 
 def number_series(cells: Cells, key: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Give each row the number of its series, in the order of the ids, which are text.
+    """Return for each row the number of its series, in the order of the ids, which are text.
 
     Returns:
         `(n,)` int64, and the ids; without a column of ids one that is empty.

@@ -28,7 +28,7 @@ SAMPLE_BYTES, SAMPLE_LINES = 1 << 16, 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cells:
-    """Hold a table as it is written, before any cell is understood.
+    """A table as it is written, before any cell is understood.
 
     Attributes:
         frame: the columns; all of them text unless the file is Parquet.
@@ -97,7 +97,7 @@ def _first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Records:
-    """Say where each record of a text starts and ends, how many cells it has and on which line.
+    """Where each record of a text starts and ends, how many cells it has and on which line.
 
     Blank lines are none; `blank` says whether there are any.
     """

@@ -41,7 +41,7 @@ TIMED_OFFSET = r"[T ]\d[\d:.]*" + OFFSET
 
 
 def is_time(text: str, date_format: str | None = None, *, certain: bool = True) -> bool:
-    """Say whether a cell shows by itself, or by a format, that it is a time.
+    """Return whether a cell shows by itself, or by a format, that it is a time.
 
     Args:
         text: the cell.

@@ -71,7 +71,7 @@ NEVER = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frequency:
-    """Say how far one row is from the next.
+    """How far one row is from the next.
 
     Attributes:
         unit: `fixed`, or what a calendar step is counted in: starts (MS) or ends (ME) of months, of
@@ -109,7 +109,7 @@ class Frequency:
 
     @property
     def on_local_clock(self) -> bool:
-        """Say whether steps are counted on the local clock, which all from a day on are."""
+        """Return whether steps are counted on the local clock, which all from a day on are."""
         return self.unit != "fixed" or self.count % DAY == 0
 
     def alias(self, example: np.datetime64) -> str:

@@ -24,7 +24,7 @@ MOST_TIMES, MOST_MORE = 10, 10_000
 
 @dataclass(kw_only=True, slots=True)
 class Rows:
-    """Hold the rows of a file on their way to the grid, and name them in what is told.
+    """The rows of a file on their way to the grid, with the names they have in messages.
 
     Attributes:
         kept: `(D,)` the rows of the file, one for each distinct time, in the order of the grid.
@@ -154,7 +154,7 @@ def _refuse_frequency(rows: Rows, expected: str) -> NoReturn:
 def check_jumps(
     rows: Rows, step: Frequency, jumps: np.ndarray, expected: str | None, whole: bool
 ) -> None:
-    """Tell gaps from another frequency, of which every step of a series is a multiple."""
+    """Separate gaps from another frequency, of which every step of a series is a multiple."""
     still = rows.inner & (jumps == 0)
     if still.any():
         row = int(rows.kept[1:][still].min())
@@ -184,7 +184,7 @@ def check_jumps(
 
 
 def report_gaps(rows: Rows, step: Frequency, jumps: np.ndarray, gaps_allowed: bool) -> None:
-    """Tell how many rows are missing, and refuse them where they are not allowed or too many."""
+    """Return how many rows are missing, and refuse them where they are not allowed or too many."""
     missing = int((jumps - 1).sum())
     if missing > (MOST_TIMES - 1) * len(rows.kept) + MOST_MORE:
         row = int(rows.kept[jumps.argmax()])
@@ -212,7 +212,7 @@ def report_gaps(rows: Rows, step: Frequency, jumps: np.ndarray, gaps_allowed: bo
 
 
 def early_sunday(clock: np.ndarray) -> np.ndarray:
-    """Say which times stand before four on a Sunday, when clocks are set forward or back."""
+    """Return which times stand before four on a Sunday, when clocks are set forward or back."""
     days = clock.astype("datetime64[D]")
     hours = (clock - days).astype(np.int64) // FIXED["h"]
     return ((days.astype(np.int64) + 3) % 7 == 6) & (hours < 4)

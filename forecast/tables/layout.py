@@ -24,7 +24,7 @@ SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst", ".tsv.zst", ".parq
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableOptions:
-    """Say how to read a table, where its own form does not.
+    """How to read a table, where its own form does not.
 
     Attributes:
         layout: `wide`, a column for each variate; `long`, a row for each series and time; `auto`
@@ -73,7 +73,7 @@ class TableOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Hold the form of a table that was read, in plain types that JSON can carry.
+    """The form of a table that was read, in plain types that JSON can carry.
 
     Attributes:
         kind: `wide` or `long`.

@@ -37,7 +37,7 @@ _WHOLE_GROUPS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
-    """Hold what a column says as numbers.
+    """What a column says as numbers.
 
     Attributes:
         values: `(n,)` float64, NaN where a cell is missing or no number.
@@ -53,7 +53,7 @@ class Numbers:
 
     @property
     def textual(self) -> bool:
-        """Say whether the column is text: at least half of its filled cells are no numbers.
+        """Return whether the column is text: at least half of its filled cells are no numbers.
 
         Thousands in groups are numbers, though none that are read.
         """

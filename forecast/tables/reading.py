@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Hold series on regular grids.
+    """Series on regular grids.
 
     Attributes:
         times: `(N,)` datetime64[us], series after series, each on its regular grid; UTC where the

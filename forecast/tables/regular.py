@@ -32,7 +32,7 @@ Duplicates = Literal["refuse", "first", "last", "mean"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """Say where each row of a file goes on the regular grid of its series.
+    """Where each row of a file goes on the regular grid of its series.
 
     Attributes:
         times: `(N,)` datetime64[us] of the grid, series after series, as `Stamps.times`.

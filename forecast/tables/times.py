@@ -25,7 +25,7 @@ _SEVERAL_OFFSETS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamps:
-    """Hold the times of the rows, in the order of the file.
+    """The times of the rows, in the order of the file.
 
     Attributes:
         clock: `(N,)` datetime64[us], what the local clock shows; without a zone, what is written.
@@ -363,7 +363,7 @@ def _localised(
 
 
 def _second_passes(clock: np.ndarray, rows: np.ndarray, series: np.ndarray | None) -> np.ndarray:
-    """Say which of the rows, whose times the clock shows twice, stand for the second.
+    """Return which of the rows, whose times the clock shows twice, stand for the second.
 
     Of two rows of a series the later one does. A row alone stands for the first, unless its series
     begins in that hour and goes on behind it: then only the second leaves no gap.

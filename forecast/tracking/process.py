@@ -17,7 +17,7 @@ def tags() -> dict[str, str]:
 
 
 def is_dead(named: Mapping[str, str]) -> bool:
-    """Tell whether the process that these tags name has ended; False where that cannot be known."""
+    """Return whether the process that these tags name has ended; False where unknown."""
     pid, _, started = named.get(PROCESS, "").partition(" ")
     if named.get(HOST) != _host() or not pid.isdigit() or not started:
         return False

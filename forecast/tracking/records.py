@@ -40,7 +40,7 @@ _LONGEST_KEY = 250
 
 @dataclass(kw_only=True, slots=True)
 class Target:
-    """Say where records go.
+    """Where records go.
 
     Attributes:
         client: client of the store.
@@ -59,7 +59,7 @@ def send(target: Target, record: Record) -> None:
 
 
 def refused(error: Exception) -> bool:
-    """Tell whether the server understood the record and will not have it, now or later."""
+    """Return whether the server understood the record and will not have it, now or later."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     return isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE"

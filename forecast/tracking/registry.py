@@ -71,7 +71,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def show(name: str, version: int | str) -> dict[str, Any]:
-    """Say where a version, given by number or alias, comes from.
+    """Return where a version, given by number or alias, comes from.
 
     Raises:
         NotFoundError: there is no such model, version or alias.

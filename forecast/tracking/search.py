@@ -20,7 +20,7 @@ _REPEATED = ("train.seed", "train.threads", "train.device", "train.checkpoint_se
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackedRun:
-    """Hold what the store says of one finished run.
+    """What the store says of one finished run.
 
     Attributes:
         run_id: MLflow's id.
@@ -39,7 +39,7 @@ class TrackedRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Hold runs of one recipe that differ in their seeds alone.
+    """Runs of one recipe that differ in their seeds alone.
 
     Attributes:
         runs: the newest first.
@@ -51,11 +51,11 @@ class Group:
     differing: Mapping[str, str]
 
     def param(self, name: str) -> str:
-        """Give a setting of the recipe; empty if it has none."""
+        """Return a setting of the recipe; empty if it has none."""
         return self.runs[0].params.get(name, "")
 
     def values(self, metric: str) -> list[float]:
-        """Give a figure of every run that has it."""
+        """Return a figure of every run that has it."""
         return [run.metrics[metric] for run in self.runs if metric in run.metrics]
 
     def mean(self, metric: str) -> float | None:
@@ -64,7 +64,7 @@ class Group:
         return statistics.fmean(values) if values else None
 
     def spread(self, metric: str) -> float | None:
-        """Give the standard deviation between runs; None of fewer than two."""
+        """Return the standard deviation between runs; None of fewer than two."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 

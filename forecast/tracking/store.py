@@ -55,7 +55,7 @@ def tracking_uri() -> str:
 
 
 def is_server(uri: str) -> bool:
-    """Tell whether a store is behind HTTP, and so may answer late or never."""
+    """Return whether a store is behind HTTP, and so may answer late or never."""
     return _server(uri) is not None
 
 
@@ -88,7 +88,7 @@ def prepare(uri: str) -> None:
 
 
 def artifact_root(uri: str) -> str | None:
-    """Say where artifacts of a sqlite store go: beside the file, not wherever one stands.
+    """Return where artifacts of a sqlite store go: beside the file, not wherever one stands.
 
     None for any other store, which has its own opinion.
     """
@@ -214,7 +214,7 @@ def _ask_health(parts: SplitResult, host: str, port: int) -> None:
 
 
 def _begun(file: Path) -> bool:
-    """Tell whether there is a store; an empty file is what a kill leaves of one."""
+    """Return whether there is a store; an empty file is what a kill leaves of one."""
     return file.exists() and (not file.is_file() or file.stat().st_size > 0)
 
 

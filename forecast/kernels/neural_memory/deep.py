@@ -81,7 +81,7 @@ def deep_memory(
 
 
 def begin(first: Layers, batch: int, *, momentum: bool) -> DeepState:
-    """Give the state before the first token of streams: nothing has been learned."""
+    """Return the state before the first token of streams: nothing has been learned."""
     nothing = Layers(*(x.new_zeros(batch, *x.shape) for x in first))
     place = torch.zeros(batch, dtype=torch.int64, device=first.inner.device)
     return DeepState(nothing, nothing if momentum else None, nothing, place)

@@ -55,7 +55,7 @@ def total(values: Float[Tensor, m * rest], offsets: Int[Tensor, " T1"]) -> Tenso
 
 
 def owners(offsets: Int[Tensor, " T1"]) -> Int[Tensor, " m"]:
-    """Give the segment of each message."""
+    """Return the segment of each message."""
     return torch.repeat_interleave(offsets.diff())
 
 

@@ -35,7 +35,7 @@ _LARGE = 256 << 20
 
 
 def is_called_for(layout: Layout, inputs: Sequence[str], *, resume: bool = False) -> bool:
-    """Say whether inputs are read in pieces, as one table, and not each as a whole.
+    """Return whether inputs are read in pieces, as one table, and not each as a whole.
 
     They are for a model of long tables if one of them is a folder or an address, if there is one
     alone and it has more than 256 MiB, or if an interrupted job is to be resumed.

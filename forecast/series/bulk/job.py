@@ -29,7 +29,7 @@ from forecast.tables.reading import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Say what was forecast.
+    """What was forecast.
 
     Attributes:
         output: the file or folder.
@@ -54,7 +54,7 @@ class Report:
     notices: tuple[str, ...]
 
     def summary(self) -> dict[str, object]:
-        """Say it in plain types, the failed series as a number."""
+        """Return it in plain types, the failed series as a number."""
         return {
             "output": str(self.output),
             "failed_file": str(self.side_file) if self.side_file else None,

@@ -38,7 +38,7 @@ _FORMULA = r"^([=+\-@\t\r])"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """Hold what the manifest says of a part.
+    """What the manifest says of a part.
 
     Attributes:
         name: its file; empty where no series of it could be read.
@@ -67,7 +67,7 @@ class Part:
 
 @dataclass(kw_only=True, slots=True)
 class Output:
-    """Hold an output while it is made.
+    """An output while it is made.
 
     Attributes:
         target: the file or folder that it becomes.
@@ -87,7 +87,7 @@ class Output:
 
     @property
     def side_file(self) -> Path:
-        """Tell where the series without a forecast are named."""
+        """Return where the series without a forecast are named."""
         if self.folder:
             return self.target / FAILED
         name = self.target.name

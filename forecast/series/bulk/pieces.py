@@ -27,7 +27,7 @@ _MOST_SLIPS = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """Hold rows as they are written, and what is known of each.
+    """Rows as they are written, and what is known of each.
 
     Attributes:
         frame: the columns that are wanted, without the ids.
@@ -88,7 +88,7 @@ def mixed() -> DataError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Hold a piece of a table.
+    """A piece of a table.
 
     Attributes:
         rows: those whose time could be read; their series are numbered by `ids`.
@@ -174,7 +174,7 @@ def _worded(column: pl.Series) -> bool:
 
 
 def _distinct(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Give every cell the number of its text, missing ones -1; a typed column is its own list."""
+    """Return the number of every cell's text, missing ones -1; a typed column is its own list."""
     if not _worded(column):
         return np.where(column.is_null().to_numpy(), -1, np.arange(len(column))), column
     if not isinstance(column.dtype, pl.Categorical):
@@ -231,7 +231,7 @@ def _parse(times: pl.Series, lines: np.ndarray, file: str, reading: Reading) -> 
 
 
 def _error(cells: Cells, row: int, reading: Reading) -> DataError:
-    """Say what is wrong with the time of a row."""
+    """Return what is wrong with the time of a row."""
     _, time = reading.keys
     one = cells.frame[time][row : row + 1]
     try:
@@ -251,7 +251,7 @@ def _examples(first: pl.Series, times: pl.Series) -> pl.Series:
 
 
 def _observed(cells: Cells, reading: Reading) -> np.ndarray:
-    """Say which values are there, where it matters which is the last."""
+    """Return which values are there, where it matters which is the last."""
     observed = np.ones((cells.frame.height, len(reading.columns)), np.bool_)
     if reading.options.fill not in ("hold", "linear") and not reading.options.known_future:
         return observed[:, :0]

@@ -34,7 +34,7 @@ _SUFFIXES = (*SUFFIXES, ".txt", ".csv.bz2", ".csv.xz")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """Say how the inputs are read.
+    """How the inputs are read.
 
     Attributes:
         options: those of the table.
@@ -79,7 +79,7 @@ class Reading:
 
 @dataclass(kw_only=True, slots=True)
 class Source:
-    """Hold one input.
+    """One input.
 
     Attributes:
         name: its path or address.
@@ -114,7 +114,7 @@ class Source:
             yield from self._text(raw, reading)
 
     def describe(self) -> dict[str, object]:
-        """Say in plain types what was read."""
+        """Return in plain types what was read."""
         return {
             "name": self.name,
             "size": self.size,
@@ -186,7 +186,7 @@ def find(inputs: Sequence[str | Path]) -> list[Source]:
 
 
 def is_address(name: str) -> bool:
-    """Say whether an input is an address and not a path."""
+    """Return whether an input is an address and not a path."""
     return "://" in name and not Path(name).exists()
 
 

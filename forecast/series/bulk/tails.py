@@ -36,7 +36,7 @@ _MORE_ROWS = 1 << 18
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kept(Cells):
-    """Hold rows of several files."""
+    """Rows of several files."""
 
     sources: np.ndarray
     files: tuple[str, ...]
@@ -52,7 +52,7 @@ class _Kept(Cells):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tails:
-    """Hold the last rows of all series, series after series in the order of their ids.
+    """The last rows of all series, series after series in the order of their ids.
 
     Attributes:
         ids: the S ids, sorted.
@@ -80,7 +80,7 @@ class Tails:
     files: tuple[str, ...]
 
     def cells(self, start: int, stop: int) -> Cells:
-        """Give the rows of the series from `start` up to `stop`."""
+        """Return the rows of the series from `start` up to `stop`."""
         first, last = self.starts[start], self.starts[stop]
         key, _ = self.reading.keys
         names = pl.Series(key, self.ids[start:stop], dtype=pl.String)
@@ -224,7 +224,7 @@ class _Keeper:
             self.left = len(self.parts[0].series)
 
     def finish(self, reading: Reading, files: tuple[str, ...]) -> Tails:
-        """Give the kept rows, series after series."""
+        """Return the kept rows, series after series."""
         if not self.parts:
             first = next(iter(self.failed.values()), Failure(id="", reason="There is no row."))
             raise DataError(first.reason, hint=first.hint)

@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """Say how the records of a text are split into cells.
+    """How the records of a text are split into cells.
 
     Attributes:
         file: the name that errors give.

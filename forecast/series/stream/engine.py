@@ -126,12 +126,12 @@ class Streamer:
         self._zone = forecaster.layout.timezone if self._step.on_local_clock else None
 
     def __len__(self) -> int:
-        """Tell S."""
+        """Return the number of series (S)."""
         return len(self._store)
 
     @property
     def bytes_per_series(self) -> int:
-        """Tell the memory that the state of one series takes."""
+        """Return the memory that the state of one series takes."""
         return self._store.bytes_per_series
 
     def push(self, rows: Rows) -> tuple[Issued, DataError | None]:
@@ -268,7 +268,7 @@ class Streamer:
         return answer.point()[: len(series), : self.horizon].double().cpu().numpy()
 
     def _calendar(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Give the calendar of the last rows of series, and to windows that of what comes."""
+        """Return the calendar of the last rows of series, and to windows that of what comes."""
         back, ahead = (
             self.model.calendar_rows,
             self.forecaster.spec.horizon if self._windowed else 0,
@@ -351,7 +351,7 @@ class Streamer:
 
 
 class _Wave(NamedTuple):
-    """Hold forecasts issued together: the places of their rows, and the values (B, H, C)."""
+    """Forecasts issued together: the places of their rows, and the values (B, H, C)."""
 
     rows: np.ndarray
     values: np.ndarray

@@ -38,7 +38,7 @@ csv.field_size_limit(1 << 30)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """Hold some rows of many series, in the order in which they came.
+    """Some rows of many series, in the order in which they came.
 
     Attributes:
         ids: the series of each row; empty in a wide table.
@@ -245,7 +245,7 @@ def _text(cell: Any) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Issued:
-    """Hold forecasts as they were issued.
+    """Forecasts as they were issued.
 
     Attributes:
         ids: the series of each forecast; empty in a wide table.
@@ -281,7 +281,7 @@ class RowWriter:
     _headed: bool = False
 
     def text(self, issued: Issued, *, json: bool) -> bytes:
-        """Give the forecasts as lines; the first ones of CSV come with their header."""
+        """Return the forecasts as lines; the first ones of CSV come with their header."""
         return self._json(issued) if json else self._csv(issued)
 
     def _csv(self, issued: Issued) -> bytes:

@@ -21,7 +21,7 @@ STOP, SKIP = "stop", "skip"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Streamed:
-    """Hold what became of a stream.
+    """What became of a stream.
 
     Attributes:
         counts: of rows and forecasts.

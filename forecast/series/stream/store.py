@@ -29,7 +29,7 @@ _GROWTH = 4_096
 
 @dataclass(kw_only=True, slots=True)
 class Book:
-    """Hold what the engine itself knows of each series.
+    """What the engine itself knows of each series.
 
     Attributes:
         rows: taken in, missing ones included.
@@ -83,7 +83,7 @@ class Store:
         )
 
     def __len__(self) -> int:
-        """Tell S."""
+        """Return the number of series (S)."""
         return len(self._numbers)
 
     @property
@@ -93,13 +93,13 @@ class Store:
 
     @property
     def bytes_per_series(self) -> int:
-        """Tell what the state and the book of one series take."""
+        """Return what the state and the book of one series take."""
         state = [part[0].numel() * part.element_size() for part in self.state.values()]
         book = [getattr(self.book, name)[0].nbytes for name in Book.__slots__]
         return sum(state) + sum(book)
 
     def place(self, ids: Sequence[str]) -> Int[np.ndarray, " n"]:
-        """Give the row of each of these series, and begin those that are new."""
+        """Return the row of each of these series, and begin those that are new."""
         numbers, known = self._numbers, len(self._numbers)
         places = [numbers.setdefault(name, SPARE + len(numbers)) for name in ids]
         if len(numbers) > known:

@@ -32,7 +32,7 @@ class RollingWindow(nn.Module):
         self.calendar_rows = spec.lookback if spec.calendar else 0
 
     def init_state(self, batch_size: int) -> State:
-        """Give the state: the `past` rows, and what of them was `seen`."""
+        """Return the state: the `past` rows, and what of them was `seen`."""
         size = (batch_size, self.spec.lookback, self.spec.variates)
         device = weight_of(self.model).device
         return {
