@@ -135,7 +135,7 @@ def load(folder: str | Path) -> AnyForecaster:
             resolved = recipe.from_dict(kept["recipe"])
             restored = kinds.of(resolved.model).restore(resolved, weights, arrays, kept, contents)
         check_shapes(kept, arrays)
-    except DataError:
+    except (DataError, NotFoundError):
         raise
     # The folder comes from anywhere. What is wrong with it was not found by its schema, and shows
     # only where it is put to use: as whatever error that ends in.

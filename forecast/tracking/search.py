@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from forecast.errors import NotFoundError, nearest
-from forecast.scoring.comparison import more_is_better
 from forecast.tracking import store
 
 # The tag of a run that is a part of another figure, such as a window of a backtest.
@@ -75,6 +74,9 @@ class Group:
             metric: the figure.
             more: it is the better the larger it is; None for what `MEASURES` says.
         """
+        # It brings torch along, which listing what is registered does not need.
+        from forecast.scoring.comparison import more_is_better  # noqa: PLC0415
+
         found = [
             (value, name.removesuffix(f"_{metric}"))
             for name, value in self.runs[0].metrics.items()

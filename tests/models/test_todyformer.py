@@ -12,9 +12,9 @@ from forecast.batch import EventBatch, EventSpec, SeriesBatch
 from forecast.errors import UsageError
 from forecast.graphs import events as event_files
 from forecast.graphs.batches import AffinityBatches, LinkBatches, window
-from forecast.graphs.formats import Snapshots
 from forecast.graphs.history import FACTS, EventHistory
 from forecast.graphs.snapshot_batches import SnapshotBatches
+from forecast.graphs.snapshots import Snapshots
 from forecast.models.todyformer.model import Todyformer, TodyformerConfig
 from forecast.models.todyformer.sensors import SensorTodyformer, SensorTodyformerConfig
 from forecast.models.todyformer.tokens import patches, tokenise
