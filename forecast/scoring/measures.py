@@ -115,7 +115,7 @@ MEASURES: dict[str, Measure] = {
     "mape": Measure(title="MAPE", unit="percent", kinds=("graph",), elementwise=percentage),
     "mase": Measure(title="MASE", kinds=("series",)),
     "rmsse": Measure(title="RMSSE", kinds=("series",)),
-    "wape": Measure(title="WAPE", unit="percent", factor=100),
+    "wape": Measure(title="WAPE", unit="percent", factor=100.0),
     "mrr": Measure(
         title="MRR", better="more", kinds=("graph",), of_rank=reciprocal_rank,
         primary=True, beside=("ap",),
