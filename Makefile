@@ -33,7 +33,7 @@ test-bf16: .venv/test
 
 # Shapes and types of every call of a model, checked as it is made.
 test-shapes: .venv/test
-	$(PYTEST_RUN) --jaxtyping-packages=forecast,beartype.beartype tests/models $(PYTEST)
+	$(PYTEST_RUN) --jaxtyping-packages=forecast.models,forecast.layers,forecast.kernels,forecast.batch,beartype.beartype tests/models $(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
