@@ -184,7 +184,7 @@ def from_system(error: BaseException, path: str | Path | None = None) -> Forecas
         message, hint = _SYSTEM.get(number, (f"{os.strerror(number)}.", "Check the place."))
         if number == errno.ENOENT:
             where = f"{place}: " if place is not None else ""
-            folder = os.path.dirname(place) if isinstance(place, str) else ""
+            folder = "" if place is None else os.path.dirname(place)
             if folder and not os.path.isdir(folder):
                 message, hint = f"There is no folder {folder}.", "Make it, or check the path."
             return NotFoundError(f"{where}{message}", hint=hint)

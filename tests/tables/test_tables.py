@@ -687,7 +687,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
     with pytest.raises(NotFoundError, match="no folder"):
         write_table(frame, tmp_path / "nowhere" / "forecast.csv", found.layout)
     (tmp_path / "taken.csv").mkdir()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match=r"taken\.csv: This is a folder, and a file is wanted"):
         write_table(frame, tmp_path / "taken.csv", found.layout)
     assert [path.name for path in tmp_path.iterdir()] == ["taken.csv"]
 
