@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import save
@@ -14,6 +14,7 @@ from forecast.batch import AnySpec
 from forecast.models import model_info
 
 
+@runtime_checkable
 class Configured(Protocol):
     """What names a model: a recipe."""
 
@@ -69,6 +70,7 @@ def weights_digest(model: nn.Module) -> str:
     return hashlib.sha256(tensor_bytes(model.state_dict())).hexdigest()
 
 
+@runtime_checkable
 class Described(Protocol):
     """What a short description is made of: a forecaster."""
 

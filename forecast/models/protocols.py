@@ -20,6 +20,7 @@ from forecast.batch import Batches, DenseForecast, Forecast, Scores, SeriesBatch
 State = dict[str, Tensor]
 
 
+@runtime_checkable
 class Model(Protocol):
     """A forecaster: what training by steps and prediction ask of it."""
 
